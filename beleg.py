@@ -1,0 +1,1 @@
+"""The `beleg` command: mounts each package's cli.py lazily, and knows nothing else."""

@@ -1,0 +1,1 @@
+"""Evaluation, calibration and training. Imports reader and retriever, never serving."""

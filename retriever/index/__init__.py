@@ -1,0 +1,1 @@
+"""Engines that find chunks by vector and by keyword, behind one protocol."""

@@ -1,0 +1,103 @@
+"""Which generation is live: publish a new one, follow it while serving.
+
+One row in the store names the live generation; whoever searches compares it with what is open, which costs microseconds, so a
+server shows a new generation with the first query after it was published.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from retriever.encode import Encoder
+from retriever.errors import IndexMissing, StoreLocked
+from retriever.index.base import Stamp
+from retriever.index.embedded import EmbeddedIndex, build, drop_others
+from retriever.search import Searcher
+from retriever.store import Store
+
+__all__ = ["Live", "publish"]
+
+
+def publish(
+    store: Store, folder: Path, encoder: Encoder, stamp: Stamp, *, progress: Callable[[int], None] | None = None
+) -> bool:
+    """Build a generation of what the store holds and make it live, unless the live one shows all of it already.
+
+    The caller holds `store.writer()`. Killed at any point, the earlier generation stays live. That one is kept once more after
+    the swap, for those who are in the middle of a search, and all older ones are deleted.
+
+    Returns:
+        Whether a new generation was made.
+    """
+    live = _open(store, folder)
+    if live and live.stamp == stamp and live.revision == store.revision():
+        drop_others(folder, [live.name])
+        return False
+    name = build(store, folder, stamp, dimensions=encoder.dimensions, progress=progress)
+    store.publish(name)
+    drop_others(folder, [name, live.name] if live else [name])
+    store.collect(live.revision if live else store.revision())
+    return True
+
+
+class Live:
+    """The live generation, opened, and opened anew whenever another one is published. Safe to use from many threads.
+
+    Args:
+        folder: of the generations.
+        alpha: weight of the dense side when fusing.
+    """
+
+    def __init__(self, store: Store, folder: Path, encoder: Encoder, *, alpha: float) -> None:
+        self._store = store
+        self._folder = folder
+        self._encoder = encoder
+        self._alpha = alpha
+        self._opening = threading.Lock()
+        self._name: str | None = None
+        self._searcher: Searcher | None = None
+
+    def catch_up(self) -> None:
+        """Show what an interrupted run left in the store but not in the index, without encoding anything again.
+
+        Does nothing while another process is writing: that one will publish.
+        """
+        live = _open(self._store, self._folder)
+        if live and live.revision < self._store.revision():
+            try:
+                with self._store.writer():
+                    publish(self._store, self._folder, self._encoder, live.stamp)
+            except StoreLocked:
+                return
+
+    def searcher(self) -> Searcher:
+        """Return a searcher over the generation that is live now.
+
+        Raises:
+            IndexMissing: nothing has been indexed.
+            IndexMismatch: another encoder or analyser made it.
+        """
+        name = self._store.generation()
+        if name != self._name or self._searcher is None:
+            with self._opening:
+                name = self._store.generation()
+                if name != self._name or self._searcher is None:
+                    self._searcher = Searcher(self._open_live(name), self._encoder, alpha=self._alpha)
+                    self._name = name
+        return self._searcher
+
+    def _open_live(self, name: str | None) -> EmbeddedIndex:
+        if name is None:
+            raise IndexMissing("Nothing has been indexed yet.", way_out="Run `beleg index FOLDER`.")
+        return EmbeddedIndex(self._store, self._folder, name)
+
+
+def _open(store: Store, folder: Path) -> EmbeddedIndex | None:
+    """Return the live generation, or None if there is none that can be read."""
+    name = store.generation()
+    try:
+        return EmbeddedIndex(store, folder, name) if name else None
+    except IndexMissing:
+        return None

