@@ -13,18 +13,20 @@ Scores = Sequence[float]
 
 
 def convex(dense: Scores, keyword: Scores, *, alpha: float) -> list[float]:
-    """Return `alpha * dense + (1 - alpha) * keyword`, each side min-max normalised over the candidates.
+    """Return `alpha * dense + (1 - alpha) * keyword`, each side scaled so that its best candidate has 1 and zero stays 0.
 
-    See Bruch et al., An Analysis of Fusion Functions for Hybrid Retrieval (arXiv 2210.11934). Both sides need a score for every
-    candidate: a score missing because the other side's list was too short would count as the worst.
+    See Bruch et al., An Analysis of Fusion Functions for Hybrid Retrieval (arXiv 2210.11934), where the floor of a side is its
+    least possible score rather than the least one found: the worst of fifty good hits is not worthless. BM25 ends at zero;
+    a cosine below zero counts as zero. Both sides need a score for every candidate: one that is missing because the other
+    side's list was too short would count as the worst.
 
     Args:
         alpha: weight of the dense side, 0 to 1.
 
-    >>> convex([0.9, 0.5, 0.1], [0.0, 8.0, 4.0], alpha=0.5)
+    >>> convex([0.8, 0.4, -0.1], [0.0, 8.0, 4.0], alpha=0.5)
     [0.5, 0.75, 0.25]
     """
-    return [float(score) for score in alpha * _min_max(dense) + (1 - alpha) * _min_max(keyword)]
+    return [float(score) for score in alpha * _scale(dense) + (1 - alpha) * _scale(keyword)]
 
 
 def reciprocal_rank(dense: Scores, keyword: Scores, *, k: int = 60) -> list[float]:
@@ -39,12 +41,10 @@ def reciprocal_rank(dense: Scores, keyword: Scores, *, k: int = 60) -> list[floa
     return [float(score) for score in by_dense + np.where(np.asarray(keyword) > 0, by_keyword, 0.0)]
 
 
-def _min_max(scores: Scores) -> npt.NDArray[np.float64]:
-    values = np.asarray(scores, dtype=np.float64)
-    if not values.size or values.max() == values.min():
-        return np.zeros_like(values)
-    scaled: npt.NDArray[np.float64] = (values - values.min()) / (values.max() - values.min())
-    return scaled
+def _scale(scores: Scores) -> npt.NDArray[np.float64]:
+    values = np.maximum(np.asarray(scores, dtype=np.float64), 0.0)
+    best = values.max(initial=0.0)
+    return values / best if best > 0 else values
 
 
 def _ranks(scores: Scores) -> npt.NDArray[np.int64]:

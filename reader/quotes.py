@@ -1,0 +1,155 @@
+"""Verbatim by construction, and proven after the fact: the grammar of an answer, and the check of what came out of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from reader.schema import Quote
+from retriever.schema import Hit
+from retriever.sentences import sentences
+
+__all__ = ["ABSTAIN", "ANSWER", "CLOSE", "OPEN", "Freedom", "Parsed", "Span", "grammar", "parse", "prove"]
+
+OPEN = "##begin_quote##"
+CLOSE = "##end_quote##"
+ANSWER = "<ANSWER>:"
+ABSTAIN = "NOT FOUND"
+"""What the model writes as its answer when no passage tells. Never shown to people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A part of a passage: its number from 1, and offsets into the passage's text."""
+
+    passage: int
+    start: int
+    end: int
+
+
+_MOST_QUOTES = 3
+_STEP = re.compile(rf"Passage (\d+): {OPEN}(.*?){CLOSE}", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Freedom:
+    """How much a model may decide by itself: little suits a small one, everything suits a tuned one.
+
+    Attributes:
+        may_abstain: it may say that the passages do not tell.
+        reasoning: it may write sentences of its own before each quote.
+        extractive: its answer is a run of words of the passage that it quotes. Else it is free.
+    """
+
+    may_abstain: bool = True
+    reasoning: bool = True
+    extractive: bool = False
+
+
+def grammar(hits: Sequence[Hit], freedom: Freedom, *, evidence: Sequence[Span] | None = None) -> str:
+    """Return the Lark grammar, for llguidance, of an answer to a prompt that shows `hits`.
+
+    Each passage has rules of its own over runs of its whole sentences, so that no quote is empty, ends within a sentence, or
+    runs from one passage into the next. See https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md.
+
+    Args:
+        evidence: the only sentences that may be quoted. None allows all.
+    """
+    spans = [Span(n, 0, len(hit.text)) for n, hit in enumerate(hits, start=1)] if evidence is None else evidence
+    thought = "THOUGHT? " if freedom.reasoning else ""
+    rules = [f"start: answer{' | abstention' if freedom.may_abstain else ''}"]
+    if freedom.may_abstain:
+        rules.append(f"abstention: {_literal(f'{ANSWER} {ABSTAIN}')}")
+    if freedom.reasoning:
+        rules.append(r"THOUGHT: /[^\s<#P][^<#\n]{0,400}\n/")
+    ways = range(len(spans))
+    if freedom.extractive:
+        rules.append("answer: " + " | ".join(f"{thought}step_{way} {_literal(ANSWER + ' ')} WORDS_{way}" for way in ways))
+    else:
+        rules.append(f"answer: ({thought}step){{1,{_MOST_QUOTES}}} {_literal(ANSWER + ' ')} FREE")
+        rules.append("step: " + " | ".join(f"step_{way}" for way in ways))
+        rules.append(r"FREE: /[^\s<#][^\n<#]{0,400}/")
+    for way, span in enumerate(spans):
+        hit = hits[span.passage - 1]
+        text = hit.text[span.start : span.end]
+        rules.append(f"step_{way}: {_literal(f'Passage {span.passage}: {OPEN}')} QUOTE_{way} {_literal(CLOSE + chr(10))}")
+        rules += _some_of(f"QUOTE_{way}", "substring_chunks", _sentences(text, hit.language))
+        if freedom.extractive:
+            rules += _some_of(f"WORDS_{way}", "substring_words", text)
+    return "\n".join(rules)
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What a model wrote, taken apart.
+
+    Attributes:
+        quotes: (passage number from 1, quoted text) in the order written.
+        answer: what stands after the answer mark, or None if there is no such mark.
+    """
+
+    quotes: tuple[tuple[int, str], ...]
+    answer: str | None
+
+    @property
+    def abstained(self) -> bool:
+        """Whether the model says that the passages do not tell."""
+        return self.answer is not None and self.answer.upper().startswith(ABSTAIN)
+
+
+def parse(text: str) -> Parsed:
+    """Take an answer apart, however much of the asked form it has.
+
+    >>> parse("Passage 2: ##begin_quote##Guests pay 9.40 euros.##end_quote##\\n<ANSWER>: 9.40 euros")
+    Parsed(quotes=((2, 'Guests pay 9.40 euros.'),), answer='9.40 euros')
+    """
+    before, mark, after = text.rpartition(ANSWER)
+    quotes = tuple((int(number), quoted) for number, quoted in _STEP.findall(before if mark else text))
+    return Parsed(quotes, after.strip() if mark else None)
+
+
+def prove(quotes: Iterable[tuple[int, str]], hits: Sequence[Hit], read: Callable[[Hit, int, int], str | None]) -> list[Quote]:
+    """Return the quotes that stand word for word in the passage they name, each placed in its document.
+
+    Nothing is taken on trust, not even from a constrained engine: the text is looked for in the passage, and what it was found
+    as is read again from the stored document. A quote that is not there, or is only white space, is left out.
+
+    Args:
+        quotes: as `parse` gives them.
+        hits: the passages that the prompt showed.
+        read: returns the stored document's text between two offsets, and None if the document is gone.
+    """
+    proven: list[Quote] = []
+    for number, quoted in quotes:
+        text = quoted.strip()
+        hit = hits[number - 1] if 1 <= number <= len(hits) else None
+        at = hit.text.find(text) if hit and text else -1
+        if hit is None or at < 0:
+            continue
+        start, end = hit.start + at, hit.start + at + len(text)
+        if read(hit, start, end) != text:
+            continue
+        quote = Quote(hit.document, hit.source, hit.title, hit.page, start, end, text)
+        if quote not in proven:
+            proven.append(quote)
+    return proven
+
+
+def _some_of(name: str, kind: str, of: str | list[str]) -> list[str]:
+    """Return the rules of a terminal that is a run of `of`, and not an empty one."""
+    body = json.dumps({kind: of}, ensure_ascii=False)
+    return [f"{name}: /(.|\\n)+/ & ANY_{name}", f"ANY_{name}: %regex {body}"]
+
+
+def _sentences(text: str, language: str) -> list[str]:
+    """Return the text cut at sentence borders; put together again it is the text."""
+    starts = [start for start, _ in sentences(text, language)]
+    borders = [0, *starts[1:], len(text)]
+    return [text[start:end] for start, end in pairwise(borders)]
+
+
+def _literal(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
