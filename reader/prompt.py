@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from jinja2 import Template
 from jinja2.exceptions import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -23,9 +25,9 @@ from retriever.schema import Hit
 __all__ = ["Rendered", "fingerprint", "render"]
 
 _SYSTEM = f"""\
-You answer questions from numbered passages of a company's documents. First quote the sentence of a passage that proves the \
-answer, word for word, between {OPEN} and {CLOSE}. Then write {ANSWER} and the answer, as short as possible, in the language of \
-the question. If no passage tells, write {ANSWER} {ABSTAIN}"""
+You answer questions from numbered passages of a company's documents. First quote the sentence of a passage that proves \
+the answer, word for word, between {OPEN} and {CLOSE}. Then write {ANSWER} and the answer, as short as possible, in the \
+language of the question. If no passage tells, write {ANSWER} {ABSTAIN}"""
 
 _SHOTS = (
     (
@@ -40,6 +42,11 @@ _SHOTS = (
         "Wer hilft mir, wenn ich ein Poolfahrzeug brauche?",
         f"Passage 1: {OPEN}Ansprechpartnerin ist Frau Ihde.{CLOSE}\n{ANSWER} Frau Ihde",
     ),
+)
+
+
+_MARKS = re.compile(
+    r"<\|[^|>\s]{1,40}\|>|</?s>|<unk>|\[/?[A-Z_]{3,24}\]|<</?SYS>>|<(?:start|end)_of_turn>|##(?:begin|end)_quote##|<ANSWER>"
 )
 
 
@@ -94,7 +101,7 @@ def _messages(question: str, hits: Sequence[Hit], history: Sequence[Turn]) -> tu
     for first, second, asked, answered in _SHOTS:
         messages += [Message("user", _ask(asked, (first, second))), Message("assistant", answered)]
     for turn in history:
-        messages += [Message("user", f"Question: {turn.question}"), Message("assistant", f"{ANSWER} {turn.answer}")]
+        messages += [Message("user", _ask(turn.question, ())), Message("assistant", f"{ANSWER} {_harmless(turn.answer)}")]
     passages = [(" > ".join(dict.fromkeys((hit.title, *hit.headings))), hit.text) for hit in hits]
     messages.append(Message("user", _ask(question, passages)))
     return tuple(messages)
@@ -102,34 +109,38 @@ def _messages(question: str, hits: Sequence[Hit], history: Sequence[Turn]) -> tu
 
 def _ask(question: str, passages: Sequence[tuple[str, str]]) -> str:
     blocks = [f"Passage {number} ({place}):\n{text}" for number, (place, text) in enumerate(passages, start=1)]
-    return "\n\n".join([*blocks, f"Question: {question}"])
+    return _harmless("\n\n".join([*blocks, f"Question: {question}"]))
+
+
+def _harmless(text: str) -> str:
+    """Break up marks that end a turn or a quote: a document that has them must not speak for anybody."""
+    return _MARKS.sub(lambda match: f"{match.group()[0]} {match.group()[1:]}", text)
 
 
 def _apply_template(engine: Engine, messages: Sequence[Message]) -> str:
     turns = [{"role": message.role, "content": message.content} for message in messages]
+    template = _template(engine.chat_template)
+    names = {"add_generation_prompt": True, "bos_token": engine.bos, "eos_token": engine.eos}
     try:
-        return _template(engine.chat_template).render(
-            messages=turns, add_generation_prompt=True, bos_token=engine.bos, eos_token=engine.eos
-        )
-    except _NoSystemRole:
-        joined = [{"role": "user", "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"}, *turns[2:]]
-        return _template(engine.chat_template).render(
-            messages=joined, add_generation_prompt=True, bos_token=engine.bos, eos_token=engine.eos
-        )
-    except TemplateError as error:
+        try:
+            return template.render(messages=turns, **names)
+        except _RefusedByTemplate:
+            joined = {"role": "user", "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"}
+            return template.render(messages=[joined, *turns[2:]], **names)
+    except (TemplateError, _RefusedByTemplate) as error:
         raise EngineError(f"The chat template of {engine.model} cannot be rendered: {error}") from error
 
 
-class _NoSystemRole(Exception):
-    """The template refuses the conversation as it is; Mistral's first ones knew no system turn."""
+class _RefusedByTemplate(Exception):
+    """The template refuses the conversation as it is; Mistral's first ones know no system turn."""
 
 
 @lru_cache(maxsize=8)
-def _template(source: str):  # type: ignore[no-untyped-def]
+def _template(source: str) -> Template:
     def refuse(message: str) -> None:
-        raise _NoSystemRole(message)
+        raise _RefusedByTemplate(message)
 
-    # The same environment as transformers': templates of models are written for it.
+    # Set up as transformers does it: models' templates are written for that.
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
     environment.globals["raise_exception"] = refuse
     return environment.from_string(source)

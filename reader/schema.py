@@ -13,8 +13,9 @@ __all__ = ["Answer", "Quote", "Reason", "Turn"]
 Reason = Literal["nothing_found", "weak_retrieval", "not_in_passages", "unproven", "unsupported"]
 """Why an answer was withheld.
 
-nothing_found: no passage at all. weak_retrieval: the passages are too far from the question. not_in_passages: the model says that
-they do not answer it. unproven: no quote could be proven. unsupported: the answer says something that its quotes do not.
+nothing_found: no passage at all. weak_retrieval: the passages are too far from the question. not_in_passages: the model
+says that they do not answer it. unproven: no quote could be proven. unsupported: the answer says something that its quotes
+do not.
 """
 
 

@@ -1,0 +1,26 @@
+"""What exactly gave an answer: one id for index, fusion, calibration, prompt and reader together."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+
+from reader.calibration import Calibration
+from reader.engine.base import Engine
+from reader.prompt import fingerprint
+from retriever.index.base import Stamp
+
+__all__ = ["release_id"]
+
+
+def release_id(stamp: Stamp, alpha: float, calibration: Calibration, engine: Engine) -> str:
+    """Return 12 hexadecimal digits that change whenever anything does that could change an answer, documents aside."""
+    parts = {
+        "index": asdict(stamp),
+        "alpha": alpha,
+        "calibration": asdict(calibration),
+        "reader": [engine.model, engine.fingerprint],
+        "prompt": fingerprint(engine),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]

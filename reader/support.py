@@ -1,0 +1,123 @@
+"""When to withhold an answer: weak retrieval before the reader is asked, unsupported words after it has answered.
+
+Raw values only, never fused scores: scaling gives the best hit a high score even for nonsense.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from reader.schema import Reason
+from retriever.analyze import analyze, analyze_query
+from retriever.schema import Hit
+
+__all__ = ["in_words", "missing_from_quotes", "strength", "unknown_identifiers"]
+
+_IDENTIFIER = re.compile(r"\b(?=\w*[-/.]?\w*\d)(?=[\w/.-]*[^\W\d_])\w+(?:[-/.]\w+)*\b|\b\d{4,}\b")
+_YEAR = re.compile(r"(?:19|20)\d\d")
+_NUMBER = re.compile(r"\d+(?:[.,:/ ]\d+)*")
+_NAME = re.compile(r"\b[A-ZÄÖÜ][\w-]+")
+_SENTENCE_START = re.compile(r"(?:^|[.!?:]\s+)\W*$")
+_SPELLED = {
+    "0": ("null", "zero", "no", "kein", "keine"), "1": ("ein", "eine", "einen", "einem", "einer", "one", "a"),
+    "2": ("zwei", "two"), "3": ("drei", "three"), "4": ("vier", "four"), "5": ("fünf", "five"), "6": ("sechs", "six"),
+    "7": ("sieben", "seven"), "8": ("acht", "eight"), "9": ("neun", "nine"), "10": ("zehn", "ten"),
+    "11": ("elf", "eleven"), "12": ("zwölf", "twelve"),
+}  # fmt: skip
+
+_WORDS: dict[Reason, tuple[str, str]] = {
+    "nothing_found": ("Dazu habe ich in den Dokumenten nichts gefunden.", "I found nothing about this in the documents."),
+    "weak_retrieval": (
+        "Die Dokumente sagen dazu nichts, soweit ich sehe.",
+        "The documents do not say, as far as I can see.",
+    ),
+    "not_in_passages": (
+        "Die gefundenen Stellen beantworten die Frage nicht.",
+        "The passages found do not answer the question.",
+    ),
+    "unproven": (
+        "Ich habe keine Antwort, die ich mit einem Zitat belegen kann.",
+        "I have no answer that I can prove with a quote.",
+    ),
+    "unsupported": (
+        "Ich habe keine Antwort, die von ihren Zitaten ganz gedeckt ist.",
+        "I have no answer that its quotes fully support.",
+    ),
+}
+
+
+def strength(question: str, hits: Sequence[Hit]) -> float:
+    """Return how well the passages fit the question, 0 to 1: the mean of two raw values, each of its best passage.
+
+    They are the cosine of question and passage, and the share of the question's terms that the passage has with its title and
+    headings. What threshold it must pass is calibrated on questions with and without an answer (`beleg calibrate`).
+    """
+    cosine = max((hit.dense or 0.0 for hit in hits), default=0.0)
+    return (max(cosine, 0.0) + max((_coverage(question, hit) for hit in hits), default=0.0)) / 2
+
+
+def unknown_identifiers(question: str, hits: Sequence[Hit]) -> list[str]:
+    """Return the identifiers in the question, such as `DSH-2` or `12345`, that no passage has.
+
+    A passage about another machine than the one asked for looks very similar, and proves nothing. Years are no identifiers.
+
+    >>> unknown_identifiers("Wie schwer ist die DSH-1 im Jahr 2024?", [])
+    ['DSH-1']
+    """
+    there = {term for hit in hits for term in analyze(_with_place(hit), hit.language)}
+    unknown = []
+    for match in _IDENTIFIER.finditer(question):
+        text = match.group()
+        forms = {term for term in analyze(text, "und") if any(map(str.isdigit, term))}
+        # `2` alone is no form of `DSH-2`, but `m10` is one of `M10-Schrauben`.
+        forms = {form for form in forms if not form.isdecimal()} or forms
+        if not _YEAR.fullmatch(text) and not forms & there:
+            unknown.append(text)
+    return unknown
+
+
+def missing_from_quotes(answer: str, question: str, quotes: Iterable[str]) -> list[str]:
+    """Return the numbers, dates and names of an answer that neither its quotes nor the question have.
+
+    Separators in numbers are ignored, small numbers may be spelled out, and names may be inflected. A word that begins a
+    sentence is no name.
+
+    >>> missing_from_quotes("Frau Ihde zahlt 9,40 Euro", "Wer zahlt?", ["Ansprechpartnerin ist Frau Ihde."])
+    ['9,40', 'Euro']
+    """
+    known = " ".join((question, *quotes))
+    numbers = {_digits(match.group()) for match in _NUMBER.finditer(known)}
+    words = set(re.findall(r"\w+", known.casefold()))
+    missing = [
+        match.group()
+        for match in _NUMBER.finditer(answer)
+        if _digits(match.group()) not in numbers and not words.intersection(_SPELLED.get(match.group(), ()))
+    ]
+    stems = {stem for language in ("de", "en") for stem in analyze(known, language)}
+    for match in _NAME.finditer(answer):
+        terms = [term for language in ("de", "en") for term in analyze(match.group(), language)]
+        if terms and not stems.intersection(terms) and not _SENTENCE_START.search(answer[: match.start()]):
+            missing.append(match.group())
+    return missing
+
+
+def in_words(reason: Reason, question: str) -> str:
+    """Say why there is no answer, in the question's language: German or English."""
+    from retriever.load.language import detect
+
+    german, english = _WORDS[reason]
+    return german if detect(question) == "de" else english
+
+
+def _coverage(question: str, hit: Hit) -> float:
+    asked = set(analyze_query(question, [hit.language]))
+    return len(asked.intersection(analyze(_with_place(hit), hit.language))) / len(asked) if asked else 0.0
+
+
+def _with_place(hit: Hit) -> str:
+    return "\n".join((hit.title, *hit.headings, hit.text))
+
+
+def _digits(number: str) -> str:
+    return re.sub(r"\D", "", number)
