@@ -31,20 +31,34 @@ language of the question. If no passage tells, write {ANSWER} {ABSTAIN}"""
 
 _SHOTS = (
     (
-        ("Canteen > Opening hours", "The canteen opens at 11:30. Lunch is served until 14:15 on weekdays."),
-        ("Canteen > Prices", "A main dish costs 6.80 euros for staff. Guests pay 9.40 euros."),
+        (("Canteen > Prices", "A main dish costs 6.80 euros for staff. Guests pay 9.40 euros."),),
         "What does a guest pay for a main dish?",
-        f"Passage 2: {OPEN}Guests pay 9.40 euros.{CLOSE}\n{ANSWER} 9.40 euros",
+        f"Passage 1: {OPEN}Guests pay 9.40 euros.{CLOSE}\n{ANSWER} 9.40 euros",
     ),
     (
-        ("Fuhrpark > Buchung", "Poolfahrzeuge bucht die Leitstelle. Ansprechpartnerin ist Frau Ihde."),
-        ("Fuhrpark > Rückgabe", "Das Fahrzeug ist vollgetankt bis 18 Uhr zurückzugeben."),
-        "Wer hilft mir, wenn ich ein Poolfahrzeug brauche?",
-        f"Passage 1: {OPEN}Ansprechpartnerin ist Frau Ihde.{CLOSE}\n{ANSWER} Frau Ihde",
+        (
+            ("Fuhrpark > Buchung", "Poolfahrzeuge bucht die Leitstelle. Ansprechpartnerin ist Frau Ihde."),
+            ("Fuhrpark > Rückgabe", "Das Fahrzeug ist vollgetankt bis 18 Uhr zurückzugeben."),
+        ),
+        "Bis wann muss ich ein Poolfahrzeug zurückbringen?",
+        f"Passage 2: {OPEN}Das Fahrzeug ist vollgetankt bis 18 Uhr zurückzugeben.{CLOSE}\n{ANSWER} bis 18 Uhr",
+    ),
+    (
+        (("Library > Loans", "Books are lent by Mr Osei for 28 days, journals for one week."),),
+        "Who lends books?",
+        f"Passage 1: {OPEN}Books are lent by Mr Osei for 28 days, journals for one week.{CLOSE}\n{ANSWER} Mr Osei",
+    ),
+    (
+        (("Fuhrpark > Kosten", "Fahrzeug | Tagessatz | Kaution\nKombi | 42 Euro | 300 Euro\nBus | 67 Euro | 500 Euro"),),
+        "Wie hoch ist die Kaution für den Bus?",
+        f"Passage 1: {OPEN}Bus | 67 Euro | 500 Euro{CLOSE}\n{ANSWER} 500 Euro",
+    ),
+    (
+        (("Brandschutz", "Bei Alarm ist das Gebäude sofort zu verlassen. Sammelplatz ist der Parkplatz Nord."),),
+        "Wo treffen sich alle, wenn es brennt?",
+        f"Passage 1: {OPEN}Sammelplatz ist der Parkplatz Nord.{CLOSE}\n{ANSWER} Parkplatz Nord",
     ),
 )
-
-
 _MARKS = re.compile(
     r"<\|[^|>\s]{1,40}\|>|</?s>|<unk>|\[/?[A-Z_]{3,24}\]|<</?SYS>>|<(?:start|end)_of_turn>|##(?:begin|end)_quote##|<ANSWER>"
 )
@@ -98,12 +112,12 @@ def fingerprint(engine: Engine) -> str:
 
 def _messages(question: str, hits: Sequence[Hit], history: Sequence[Turn]) -> tuple[Message, ...]:
     messages = [Message("system", _SYSTEM)]
-    for first, second, asked, answered in _SHOTS:
-        messages += [Message("user", _ask(asked, (first, second))), Message("assistant", answered)]
+    for passages, asked, answered in _SHOTS:
+        messages += [Message("user", _ask(asked, passages)), Message("assistant", answered)]
     for turn in history:
         messages += [Message("user", _ask(turn.question, ())), Message("assistant", f"{ANSWER} {_harmless(turn.answer)}")]
-    passages = [(" > ".join(dict.fromkeys((hit.title, *hit.headings))), hit.text) for hit in hits]
-    messages.append(Message("user", _ask(question, passages)))
+    shown = [(" > ".join(dict.fromkeys((hit.title, *hit.headings))), hit.text) for hit in hits]
+    messages.append(Message("user", _ask(question, shown)))
     return tuple(messages)
 
 

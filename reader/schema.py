@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
-from retriever.schema import Hit
+from retriever.schema import Hit, hit_json
 
-__all__ = ["Answer", "Quote", "Reason", "Turn"]
+__all__ = ["Answer", "Quote", "Reason", "Turn", "answer_json"]
 
 Reason = Literal["nothing_found", "weak_retrieval", "not_in_passages", "unproven", "unsupported"]
 """Why an answer was withheld.
@@ -68,3 +68,18 @@ class Answer:
     notes: tuple[str, ...]
     release: str
     timings: Mapping[str, float] = field(default_factory=dict)
+
+
+def answer_json(answer: Answer) -> dict[str, object]:
+    """Return an answer as other programs see it, over HTTP and on the command line."""
+    return {
+        "answer": answer.answer,
+        "abstained": answer.abstained,
+        "reason": answer.reason,
+        "quotes": [asdict(quote) for quote in answer.quotes],
+        "hits": [hit_json(hit) for hit in answer.hits],
+        "reasoning": answer.reasoning,
+        "notes": list(answer.notes),
+        "release": answer.release,
+        "timings": dict(answer.timings),
+    }

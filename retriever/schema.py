@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["Chunk", "Document", "Heading", "Hit", "document_id"]
+__all__ = ["Chunk", "Document", "Heading", "Hit", "document_id", "hit_json"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,3 +105,19 @@ class Hit:
 def document_id(source: str) -> str:
     """Return the stable id of the document that came by `source`: 16 hexadecimal digits."""
     return hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def hit_json(hit: Hit) -> dict[str, object]:
+    """Return a hit as other programs see it, over HTTP and on the command line."""
+    return {
+        "document": hit.document,
+        "source": hit.source,
+        "title": hit.title,
+        "page": hit.page,
+        "start": hit.start,
+        "end": hit.end,
+        "text": hit.text,
+        "score": hit.score,
+        "dense": hit.dense,
+        "keyword": hit.keyword,
+    }

@@ -87,6 +87,9 @@ class EmbeddedIndex:
             manifest = json.loads((path / "manifest.json").read_text())
             if manifest["format"] != _FORMAT:
                 raise ValueError("made by another version of Beleg")
+            # tantivy opens without some of its files and then fails in every search, or panics.
+            if manifest["files"] != _sizes(path):
+                raise ValueError("a file is missing or cut off")
             self.stamp = Stamp(**manifest["stamp"])
             self.revision = int(manifest["revision"])
             self._documents: list[dict[str, Any]] = manifest["documents"]
@@ -100,7 +103,7 @@ class EmbeddedIndex:
             self._searcher = self._words.searcher()
             if not len(self._ids) == self._near.ntotal == self._searcher.num_docs == len(self._exact):
                 raise ValueError("its parts hold different numbers of chunks")
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise IndexMissing(f"The index {path} cannot be read: {error}.", way_out="Run `beleg index`.") from error
         self.languages = tuple(sorted({str(entry["language"]) for entry in self._documents}))
 
@@ -180,7 +183,8 @@ def _passes(entry: Mapping[str, Any], filters: Filters) -> bool:
 
 
 def _filter_term(key: str, value: str) -> str:
-    return f"{key}={value}"
+    # Unambiguous, whatever a key holds: `a=b` with `c` is not `a` with `b=c`.
+    return json.dumps([key, value])
 
 
 def _write(
@@ -233,8 +237,15 @@ def _write(
         "chunks": len(ids),
         "dimensions": dimensions,
         "documents": documents,
+        "files": _sizes(folder),
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, ensure_ascii=False))
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Return the size of each of a generation's files but the manifest; hidden ones are tantivy's locks and notes."""
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files if path != folder / "manifest.json"}
 
 
 def _keep_to_one_thread() -> None:

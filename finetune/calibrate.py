@@ -1,0 +1,58 @@
+"""Chooses when to abstain, from questions with and without an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from finetune.questions import Question
+from reader.calibration import Calibration
+from reader.pipeline import Pipeline
+from reader.support import strength
+from retriever.errors import BelegError
+
+__all__ = ["Calibrated", "calibrated", "threshold"]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """A calibration, and how many development questions it leaves unanswered, rightly and wrongly."""
+
+    calibration: Calibration
+    rightly: int
+    wrongly: int
+
+
+def calibrated(pipeline: Pipeline, questions: Sequence[Question]) -> Calibrated:
+    """Return the pipeline's calibration with the threshold that suits these questions best.
+
+    Raises:
+        BelegError: there are only questions of one kind.
+    """
+    strengths = [
+        (strength(item.question, pipeline.find(item.question, (), None)[0]), item.proof is not None) for item in questions
+    ]
+    if len({answerable for _, answerable in strengths}) < 2:
+        raise BelegError("Calibrating takes questions with an answer and questions without one.")
+    least = threshold(strengths)
+    return Calibrated(
+        replace(pipeline.calibration, least_strength=least),
+        rightly=sum(value < least for value, answerable in strengths if not answerable),
+        wrongly=sum(value < least for value, answerable in strengths if answerable),
+    )
+
+
+def threshold(strengths: Sequence[tuple[float, bool]]) -> float:
+    """Return the threshold with the most right abstentions less wrong ones; of equal ones the lowest.
+
+    Args:
+        strengths: of each question, with whether the documents answer it.
+
+    >>> threshold([(0.1, False), (0.2, False), (0.3, True), (0.4, False), (0.5, True)])
+    0.3
+    """
+    candidates = sorted({0.0, *(value for value, _ in strengths)})
+    return max(
+        candidates,
+        key=lambda least: (sum(1 if not answerable else -1 for value, answerable in strengths if value < least), -least),
+    )

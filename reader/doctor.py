@@ -1,0 +1,113 @@
+"""Looks at everything that answering needs and says what is wrong, without stopping at the first trouble."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from reader.pipeline import open_engine
+from retriever.encode import open_encoder
+from retriever.errors import BelegError
+from retriever.ingest import stamp_of
+from retriever.live import Live
+from retriever.settings import Settings
+from retriever.store import Store
+
+__all__ = ["Finding", "examine"]
+
+_PACKAGES = ("faiss-cpu", "llama-cpp-python", "llguidance", "sentence-transformers", "tantivy", "torch", "transformers")
+
+# In a process of its own: a llama.cpp that was built for another processor does not raise, it kills.
+_DECODE = """
+import sys
+from reader.engine.base import Message, Prompt, never
+from reader.pipeline import open_engine
+from retriever.settings import Settings
+engine = open_engine(Settings.model_validate_json(sys.stdin.read()))
+tokens = tuple(engine.tokenize("Hello")) if engine.chat_template else ()
+prompt = Prompt(tokens, (Message("user", "Hello"),))
+"".join(engine.generate(prompt, grammar=None, max_tokens=4, cancelled=never))
+print(engine.model, "constrained" if engine.constrained else "NOT constrained", engine.context_size)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    name: str
+    ok: bool
+    detail: str
+    way_out: str = ""
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Return what was found about packages, encoder, reader, store and index, in that order."""
+    return [
+        _finding("packages", lambda: ", ".join(f"{name} {version(name)}" for name in _PACKAGES)),
+        _finding("encoder", lambda: _encoder(settings)),
+        _reader(settings),
+        _finding("store", lambda: _store(settings)),
+        _finding("index", lambda: _index(settings)),
+    ]
+
+
+def _finding(name: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(name, ok=True, detail=look())
+    except BelegError as error:
+        return Finding(name, ok=False, detail=error.message, way_out=error.way_out)
+
+
+def _encoder(settings: Settings) -> str:
+    encoder = open_encoder(settings.encoder, threads=1)
+    encoder.encode_query("Hello")
+    return f"{settings.encoder}, {encoder.dimensions} dimensions, {encoder.precision}, fingerprint {encoder.fingerprint[:12]}"
+
+
+def _reader(settings: Settings) -> Finding:
+    name = "reader"
+    if settings.reader_url:
+        return _finding(name, lambda: _server(settings))
+    secret = settings.model_dump_json()
+    done = subprocess.run([sys.executable, "-c", _DECODE], input=secret, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return Finding(name, ok=True, detail=done.stdout.strip())
+    if done.returncode < 0:
+        return Finding(
+            name,
+            ok=False,
+            detail=f"llama.cpp was killed by signal {-done.returncode} at its first decode; was it built for this processor?",
+            way_out="Run `make llama` to build it again with flags that work on any x86-64 machine.",
+        )
+    last = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
+    return Finding(name, ok=False, detail=last[0], way_out="Check the setting `reader`.")
+
+
+def _server(settings: Settings) -> str:
+    engine = open_engine(settings)
+    try:
+        return f"{settings.reader_url}, {engine.model}, {'constrained' if engine.constrained else 'NOT constrained'}"
+    finally:
+        engine.close()
+
+
+def _store(settings: Settings) -> str:
+    with Store(settings.data_dir) as store:
+        counts = store.counts()
+        return f"{store.path}, {counts['documents']} documents, {counts['chunks']} chunks, revision {store.revision()}"
+
+
+def _index(settings: Settings) -> str:
+    from retriever.chunk import ChunkSize
+
+    with Store(settings.data_dir) as store:
+        encoder = open_encoder(settings.encoder, threads=1)
+        live = Live(store, settings.data_dir / "generations", encoder, alpha=settings.alpha)
+        index = live.searcher().index
+        wanted = stamp_of(encoder, ChunkSize(settings.chunk_tokens, settings.chunk_overlap))
+        stale = "" if index.stamp == wanted else "; made with other chunk settings, `beleg index` will renew it"
+        return f"shows revision {index.revision} of {store.revision()}, languages {', '.join(index.languages)}{stale}"

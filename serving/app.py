@@ -1,0 +1,66 @@
+"""Puts the HTTP service together around a pipeline. Builds nothing at import, and keeps no state of its own."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from retriever.errors import BelegError
+from retriever.settings import Settings
+from serving import examples
+from serving.asking import Served
+from serving.gate import Gate
+from serving.problems import Problem, respond
+from serving.routes.ask import ask_router
+from serving.routes.health import health_router
+from serving.routes.search import search_router
+from serving.shell import Shell
+
+__all__ = ["create_app"]
+
+
+def create_app(pipeline: Served, settings: Settings, *, gate: Gate | None = None, heartbeat_s: float = 15.0) -> FastAPI:
+    """Return the service, ready for any ASGI server.
+
+    Args:
+        pipeline: answers and searches; stays the caller's to close.
+        gate: for a caller who will close it before shutting down; defaults to one with `settings.queue` places.
+        heartbeat_s: how long a stream may be silent.
+    """
+    gate = gate or Gate(settings.queue)
+    app = _App(
+        title="Beleg",
+        summary="Answers questions over a company's own documents, with verbatim quotes.",
+        version=version("beleg"),
+        # The pages that draw the API load their scripts from somebody else's server. The document itself is served.
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        exception_handlers=dict.fromkeys((BelegError, HTTPException, RequestValidationError), _handle),
+    )
+    app.include_router(ask_router(pipeline, gate, heartbeat_s=heartbeat_s))
+    app.include_router(search_router(pipeline))
+    app.include_router(health_router(pipeline, gate))
+    app.add_middleware(Shell)
+    return app
+
+
+class _App(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """Return the API's description; the framework knows no schema for errors other than its own."""
+        if not self.openapi_schema:
+            schemas = super().openapi()["components"]["schemas"]
+            problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas.update(problem.pop("$defs"), Problem=problem)
+            # It also drops every null, and with it the `reason` of an answer that has none.
+            schemas["AnswerPayload"]["examples"] = [examples.ANSWER]
+        return super().openapi()
+
+
+async def _handle(_: Request, error: Exception) -> Response:
+    return respond(error)

@@ -1,0 +1,58 @@
+"""Requests and responses that stand in the OpenAPI document. Plain data; a test keeps it true to the payloads."""
+
+from __future__ import annotations
+
+from pydantic.config import JsonDict
+
+__all__ = ["ANSWER", "ASK", "HITS", "PROBLEM", "SEARCH", "STREAM"]
+
+_PLACE: JsonDict = {
+    "document": "5f2d0c7a91e4b386",
+    "source": "handbook/travel.pdf",
+    "title": "Travel",
+    "page": 3,
+    "start": 1204,
+    "end": 1260,
+    "text": "Receipts over 25 euros must be handed in within 30 days.",
+}
+_HIT: JsonDict = {**_PLACE, "score": 0.93, "dense": 0.61, "keyword": 8.42}
+
+ASK: JsonDict = {
+    "question": "Until when must I hand in receipts?",
+    "filters": {"language": "en"},
+    "history": [{"question": "Who pays for my train ticket?", "answer": "The company does."}],
+    "stream": False,
+}
+
+SEARCH: JsonDict = {"query": "receipts deadline", "limit": 5, "filters": {"language": ["en", "de"]}, "mode": "fused"}
+
+HITS: JsonDict = {"hits": [_HIT]}
+
+ANSWER: JsonDict = {
+    "answer": "Within 30 days, if they are over 25 euros.",
+    "abstained": False,
+    "reason": None,
+    "quotes": [_PLACE],
+    "hits": [_HIT],
+    "release": "a41be5d2c9f07318",
+    "timings": {"search": 0.0121, "read": 3.4077},
+    "reasoning": "##begin_quote## Receipts over 25 euros must be handed in within 30 days. ##end_quote##",
+    "notes": [],
+}
+
+PROBLEM: JsonDict = {
+    "type": "urn:beleg:index-missing",
+    "title": "Nothing has been indexed",
+    "status": 503,
+    "detail": "Nothing has been indexed yet.",
+    "way_out": "Run `beleg index FOLDER`.",
+}
+
+STREAM = (
+    'event: hits\ndata: {"hits": […]}\n\n'
+    'event: token\ndata: {"text": "Within"}\n\n'
+    ": ping\n\n"
+    'event: quote\ndata: {"document": "5f2d0c7a91e4b386", "source": "handbook/travel.pdf", …}\n\n'
+    'event: answer\ndata: {"answer": "Within 30 days, if they are over 25 euros.", "abstained": false, …}\n\n'
+    "event: done\ndata: {}\n\n"
+)

@@ -1,0 +1,204 @@
+"""What goes over the wire: requests with their limits, and answers and hits as JSON. Knows neither HTTP nor the pipeline.
+
+`beleg ask --json` and `beleg search --json` print the same payloads.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from reader.schema import Answer, Quote, Reason, Turn
+from retriever.schema import Hit
+from retriever.search import Mode
+from serving import examples
+
+__all__ = [
+    "AnswerPayload",
+    "AskRequest",
+    "HitPayload",
+    "QuotePayload",
+    "SearchPayload",
+    "SearchRequest",
+    "TokenPayload",
+    "TurnRequest",
+    "answer_payload",
+    "quote_payload",
+    "search_payload",
+    "well_formed",
+]
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def well_formed(text: str) -> str:
+    """Replace what UTF-8 cannot carry, one code point for one, so that offsets stay true.
+
+    A file name that is not valid UTF-8 reaches Python with lone surrogates.
+
+    >>> well_formed("Bericht_\\udcfc.pdf")
+    'Bericht_\ufffd.pdf'
+    """
+    return _LONE_SURROGATE.sub("\ufffd", text)
+
+
+def _plain(text: str) -> str:
+    # No document holds either. C libraries take NUL for the end of a text, and tokenizers fail on half a character.
+    if "\0" in text or _LONE_SURROGATE.search(text):
+        raise PydanticCustomError("plain_text", "Text must hold neither NUL characters nor lone surrogates")
+    return text
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+_Text = Annotated[str, AfterValidator(_plain)]
+_Question = Annotated[_Text, Field(min_length=1, max_length=4000)]
+_Said = Annotated[_Text, Field(max_length=20_000)]
+_Word = Annotated[_Text, Field(max_length=1000)]
+_Words = Annotated[
+    list[_Word],
+    BeforeValidator(_listed),
+    Field(min_length=1, max_length=100),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 100}]}
+    ),
+]
+_FilterRequest = Annotated[
+    dict[_Word, _Words],
+    Field(max_length=20, description="Key to the value, or values, one of which a document must have."),
+]
+_Out = Annotated[str, BeforeValidator(well_formed)]
+
+
+class _Request(BaseModel):
+    # Strict: `"limit": "10"` or `"stream": 1` is a client's slip that it should hear of.
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class _Payload(BaseModel):
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+
+
+class TurnRequest(_Request):
+    """An earlier question of the same conversation and the answer it got."""
+
+    question: _Said
+    answer: _Said
+
+
+class AskRequest(_Request):
+    """A question."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.ASK]})
+
+    question: _Question
+    filters: _FilterRequest = {}
+    history: Annotated[list[TurnRequest], Field(max_length=20, description="Earlier turns, oldest first.")] = []
+    stream: Annotated[bool, Field(description="Answer with server-sent events.")] = False
+
+    def turns(self) -> tuple[Turn, ...]:
+        """Return the history as the reader takes it."""
+        return tuple(Turn(turn.question, turn.answer) for turn in self.history)
+
+
+class SearchRequest(_Request):
+    """A search for passages."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.SEARCH]})
+
+    query: _Question
+    limit: Annotated[int, Field(ge=1, le=100)] = 10
+    filters: _FilterRequest = {}
+    mode: Mode = "fused"
+
+
+class QuotePayload(_Payload):
+    """Words of a document, verbatim. Offsets count Unicode code points in its text, `end` exclusive."""
+
+    document: _Out
+    source: _Out
+    title: _Out
+    page: int | None
+    start: int
+    end: int
+    text: _Out
+
+
+class HitPayload(_Payload):
+    """A passage. `score` orders this list only; `dense` is a cosine and `keyword` a BM25 score, null where not looked at."""
+
+    document: _Out
+    source: _Out
+    title: _Out
+    page: int | None
+    start: int
+    end: int
+    text: _Out
+    score: float
+    dense: float | None
+    keyword: float | None
+
+
+class SearchPayload(_Payload):
+    """Passages, best first."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.HITS]})
+
+    hits: list[HitPayload]
+
+
+class AnswerPayload(_Payload):
+    """An answer with its quotes, or an abstention with its reason.
+
+    `hits` are the passages that were looked at, `reasoning` is what the model wrote, quotes included, `notes` say what was
+    left out on the way, `release` names what answered, and `timings` are seconds by step.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.ANSWER]})
+
+    answer: _Out
+    abstained: bool
+    reason: Reason | None
+    quotes: list[QuotePayload]
+    hits: list[HitPayload]
+    release: _Out
+    timings: dict[str, float]
+    reasoning: _Out
+    notes: list[_Out]
+
+
+class TokenPayload(_Payload):
+    """The next piece of what the model writes, not yet checked."""
+
+    text: _Out
+
+
+def quote_payload(quote: Quote) -> QuotePayload:
+    """Return a quote as it is sent."""
+    return QuotePayload.model_validate(quote)
+
+
+def search_payload(hits: Iterable[Hit]) -> SearchPayload:
+    """Return the result of a search as it is sent."""
+    return SearchPayload(hits=[HitPayload.model_validate(hit) for hit in hits])
+
+
+def answer_payload(answer: Answer) -> AnswerPayload:
+    """Return an answer as it is sent."""
+    return AnswerPayload(
+        answer=answer.answer,
+        abstained=answer.abstained,
+        reason=answer.reason,
+        quotes=[quote_payload(quote) for quote in answer.quotes],
+        hits=search_payload(answer.hits).hits,
+        release=answer.release,
+        timings=dict(answer.timings),
+        reasoning=answer.reasoning,
+        notes=list(answer.notes),
+    )

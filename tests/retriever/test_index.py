@@ -1,0 +1,330 @@
+"""What every index engine must do, asked of each; then what only the embedded one promises."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from retriever.analyze import analyze_query
+from retriever.errors import IndexMissing, QueryError, StoreError
+from retriever.index.base import Candidate, Index, Stamp
+from retriever.index.embedded import EmbeddedIndex, build, drop_others
+from retriever.schema import Document
+from retriever.store import Store
+
+MakeIndex = Callable[[Sequence[Document]], Index]
+
+WORDS = ["reise", "kosten", "beleg", "frist", "urlaub", "antrag", "auto", "bahn", "hotel", "essen"]
+
+
+@pytest.fixture(params=["embedded"])
+def make_index(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, fakes: ModuleType
+) -> Iterator[MakeIndex]:
+    """Return a function that indexes documents, a chunk for each line, with the engine in question."""
+    stores: list[Store] = []
+
+    def embedded(documents: Sequence[Document]) -> Index:
+        folder = tmp_path_factory.mktemp("index")
+        store = Store(folder)
+        stores.append(store)
+        for document in documents:
+            fakes.put_lines(store, fakes.FakeEncoder(), document)
+        name = build(store, folder / "index", fakes.STAMP, dimensions=32)
+        return EmbeddedIndex(store, folder / "index", name)
+
+    yield {"embedded": embedded}[request.param]
+    for store in stores:
+        store.close()
+
+
+def corpus(fakes: ModuleType, count: int = 30) -> list[Document]:
+    """Return documents of four lines; which words stand in them follows from their numbers."""
+    documents = []
+    for number in range(count):
+        lines = [" ".join(WORDS[(number * step + at) % len(WORDS)] for at in range(3 + step)) for step in range(1, 5)]
+        language = "de" if number % 3 else "en"
+        kind = {"kind": "pdf" if number % 2 else "html", "year": str(2020 + number % 4)}
+        documents.append(fakes.document(f"d{number:02}", "\n".join(lines), language=language, metadata=kind))
+    return documents
+
+
+def by_row(candidates: Sequence[Candidate]) -> dict[int, Candidate]:
+    rows = {candidate.row: candidate for candidate in candidates}
+    assert len(rows) == len(candidates)
+    return rows
+
+
+class TestContract:
+    def test_it_says_what_it_was_made_of(self, make_index: MakeIndex, fakes: ModuleType) -> None:
+        index = make_index(corpus(fakes))
+        assert index.stamp == fakes.STAMP
+        assert index.revision == 30
+        assert index.languages == ("de", "en")
+
+    @pytest.mark.parametrize("depth", [1, 5, 40, 1000])
+    def test_the_dense_score_is_the_cosine(self, make_index: MakeIndex, fakes: ModuleType, depth: int) -> None:
+        index, encoder = make_index(corpus(fakes)), fakes.FakeEncoder()
+        vector = encoder.encode_query("reise kosten hotel")
+        terms = analyze_query("reise kosten hotel", index.languages)
+        found = by_row(index.candidates(vector=vector, terms=terms, depth=depth, filters={}))
+        assert len(found) >= min(depth, 120)
+        for row, passage in index.passages(list(found)).items():
+            score = found[row].dense
+            assert score is not None
+            assert abs(score - float(encoder.encode_query(passage.text) @ vector)) < 1e-5
+
+    def test_the_dense_side_finds_the_nearest(self, make_index: MakeIndex, fakes: ModuleType) -> None:
+        index, vector = make_index(corpus(fakes)), fakes.FakeEncoder().encode_query("bahn hotel")
+        everything = index.candidates(vector=vector, terms=[], depth=1000, filters={})
+        assert len(everything) == 120
+        assert all(candidate.keyword is None for candidate in everything)
+        best = sorted((candidate.dense or 0.0 for candidate in everything), reverse=True)
+        found = index.candidates(vector=vector, terms=[], depth=10, filters={})
+        scores = sorted((candidate.dense or 0.0 for candidate in found), reverse=True)
+        assert np.allclose(scores, best[:10], atol=1e-6)
+
+    def test_the_keyword_side_alone(self, make_index: MakeIndex, fakes: ModuleType) -> None:
+        index = make_index(corpus(fakes))
+        found = by_row(index.candidates(vector=None, terms=["de:hotel"], depth=1000, filters={}))
+        assert all(candidate.dense is None and (candidate.keyword or 0) > 0 for candidate in found.values())
+        passages = index.passages(list(found))
+        assert all("hotel" in passage.text and passage.language == "de" for passage in passages.values())
+        everything = index.passages(
+            [c.row for c in index.candidates(vector=np.ones(32, "f4"), terms=[], depth=999, filters={})]
+        )
+        assert len(found) == sum("hotel" in passage.text and passage.language == "de" for passage in everything.values())
+
+    @pytest.mark.parametrize("depth", [1, 3, 10])
+    def test_a_chunk_of_one_side_has_the_exact_score_of_the_other(
+        self, make_index: MakeIndex, fakes: ModuleType, depth: int
+    ) -> None:
+        index = make_index(corpus(fakes))
+        # The two sides are asked for different things, so that their lists have little in common.
+        vector = fakes.FakeEncoder().encode_query("essen bahn")
+        terms = analyze_query("reise kosten beleg frist essen", index.languages)
+        plain = by_row(index.candidates(vector=None, terms=terms, depth=1000, filters={}))
+        cosines = by_row(index.candidates(vector=vector, terms=[], depth=1000, filters={}))
+        found = by_row(index.candidates(vector=vector, terms=terms, depth=depth, filters={}))
+        best = {row for row in found if row in plain and found[row].dense}
+        assert best
+        for row, candidate in found.items():
+            assert candidate.dense == pytest.approx(cosines[row].dense, abs=1e-6)
+            assert candidate.keyword == pytest.approx(plain[row].keyword if row in plain else 0.0, rel=1e-6)
+        by_dense = set(by_row(index.candidates(vector=vector, terms=[], depth=depth, filters={})))
+        by_words = set(by_row(index.candidates(vector=None, terms=terms, depth=depth, filters={})))
+        assert set(found) == by_dense | by_words
+        assert any((found[row].keyword or 0) > 0 for row in by_dense - by_words)
+
+    def test_filters_hold_before_the_search_on_both_sides(self, make_index: MakeIndex, fakes: ModuleType) -> None:
+        index = make_index(corpus(fakes))
+        vector, terms = fakes.FakeEncoder().encode_query("hotel"), ["de:hotel", "en:hotel"]
+        filters = {"year": ["2021", "2023"], "kind": ["pdf"]}
+        # A depth below the number of better chunks that do not pass: filtered afterwards, these would be too few.
+        for side in ({"vector": vector, "terms": []}, {"vector": None, "terms": terms}):
+            found = by_row(index.candidates(**side, depth=6, filters=filters))
+            assert len(found) == 6
+            sources = {passage.source for passage in index.passages(list(found)).values()}
+            assert all(int(source[1:]) % 2 and int(source[1:]) % 4 in (1, 3) for source in sources)
+
+    def test_filters_change_no_score(self, make_index: MakeIndex, fakes: ModuleType) -> None:
+        index = make_index(corpus(fakes))
+        vector, terms = fakes.FakeEncoder().encode_query("hotel"), ["de:hotel", "en:hotel"]
+        plain = by_row(index.candidates(vector=vector, terms=terms, depth=1000, filters={}))
+        found = by_row(index.candidates(vector=vector, terms=terms, depth=1000, filters={"kind": ["pdf"]}))
+        assert 0 < len(found) < len(plain)
+        for row, candidate in found.items():
+            assert candidate.dense == pytest.approx(plain[row].dense, abs=1e-6)
+            assert candidate.keyword == pytest.approx(plain[row].keyword, rel=1e-6)
+
+    @pytest.mark.parametrize(
+        ("filters", "sources"),
+        [
+            ({"document": ["{id}"]}, {"d07"}),
+            ({"source": ["d07", "d08", "nobody"]}, {"d07", "d08"}),
+            ({"title": ["d09"]}, {"d09"}),
+            ({"language": ["en"], "source": ["d06", "d07"]}, {"d06"}),
+            ({"language": ["fr"]}, set()),
+            ({"language": []}, set()),
+            ({"kind": ["pdf"], "source": ["d06"]}, set()),
+        ],
+    )
+    def test_what_documents_can_be_filtered_by(
+        self, make_index: MakeIndex, fakes: ModuleType, filters: dict[str, list[str]], sources: set[str]
+    ) -> None:
+        index = make_index(corpus(fakes))
+        filled = {key: [value.replace("{id}", fakes.document("d07").id) for value in values] for key, values in filters.items()}
+        terms = [f"{language}:{word}" for language in ("de", "en") for word in WORDS]
+        for side in ({"vector": np.ones(32, "f4"), "terms": []}, {"vector": None, "terms": terms}):
+            found = by_row(index.candidates(**side, depth=500, filters=filled))
+            assert {passage.source for passage in index.passages(list(found)).values()} == sources
+
+    def test_an_unknown_filter_is_refused(self, make_index: MakeIndex, fakes: ModuleType) -> None:
+        index = make_index(corpus(fakes))
+        with pytest.raises(QueryError, match="“colour” to filter by") as caught:
+            index.candidates(vector=None, terms=["de:hotel"], depth=5, filters={"colour": ["red"]})
+        assert caught.value.way_out == "Known: document, kind, language, source, title, year."
+        with pytest.raises(QueryError):
+            index.candidates(vector=None, terms=["de:hotel"], depth=5, filters={"revision": ["1"]})
+
+    def test_an_empty_index_finds_nothing(self, make_index: MakeIndex) -> None:
+        index = make_index([])
+        assert index.languages == ()
+        assert index.candidates(vector=np.ones(32, "f4"), terms=["de:hotel"], depth=5, filters={"any": ["x"]}) == []
+
+    def test_documents_without_chunks(self, make_index: MakeIndex, fakes: ModuleType) -> None:
+        index = make_index([fakes.document("leer", ""), fakes.document("a", "hotel"), fakes.document("auch", "")])
+        found = index.candidates(vector=np.ones(32, "f4"), terms=["de:hotel"], depth=5, filters={"source": ["a", "leer"]})
+        assert [index.passages([candidate.row])[candidate.row].text for candidate in found] == ["hotel"]
+
+    def test_terms_that_occur_nowhere(self, make_index: MakeIndex, fakes: ModuleType) -> None:
+        index = make_index(corpus(fakes))
+        assert index.candidates(vector=None, terms=["de:xyz"], depth=5, filters={}) == []
+        assert index.candidates(vector=None, terms=[], depth=5, filters={}) == []
+        found = index.candidates(vector=np.ones(32, "f4"), terms=["de:xyz"], depth=5, filters={})
+        assert [candidate.keyword for candidate in found] == [0.0] * 5
+
+    def test_a_language_meets_its_own_documents_only(self, make_index: MakeIndex, fakes: ModuleType) -> None:
+        index = make_index([fakes.document("e", "gift", language="en"), fakes.document("d", "Gift", language="de")])
+        found = index.candidates(vector=None, terms=["en:gift"], depth=5, filters={})
+        assert [index.passages([candidate.row])[candidate.row].source for candidate in found] == ["e"]
+
+    def test_long_terms_and_odd_characters_are_terms(self, make_index: MakeIndex, fakes: ModuleType) -> None:
+        number = "DE" + "1234567890" * 30
+        index = make_index([fakes.document("a", f"Konto {number}"), fakes.document("b", "§ 12a 😀 ÄÖÜ/2024")])
+        for query, source in [(number, "a"), ("§12a", "b"), ("äöü/2024", "b")]:
+            found = index.candidates(vector=None, terms=analyze_query(query, ["de"]), depth=5, filters={})
+            assert [index.passages([candidate.row])[candidate.row].source for candidate in found] == [source]
+
+    def test_the_same_documents_give_the_same_answer(self, make_index: MakeIndex, fakes: ModuleType) -> None:
+        vector, terms = fakes.FakeEncoder().encode_query("hotel auto"), ["de:hotel", "de:auto", "en:auto"]
+        # Every document twice: all scores are tied, and depth cuts through the ties.
+        documents = corpus(fakes) + [fakes.document(f"copy {item.source}", item.text) for item in corpus(fakes)]
+        first, second = (make_index(documents).candidates(vector=vector, terms=terms, depth=7, filters={}) for _ in range(2))
+        assert by_row(first) == by_row(second)
+
+    def test_it_stitches_the_document_s_text(self, make_index: MakeIndex, fakes: ModuleType) -> None:
+        made = fakes.document("a", "hotel\n\nauto")
+        index = make_index([made])
+        rows = [candidate.row for candidate in index.candidates(vector=np.ones(32, "f4"), terms=[], depth=5, filters={})]
+        passages = index.passages(rows)
+        assert {passage.text for passage in passages.values()} == {"hotel", "auto"}
+        assert index.stitch(passages[rows[0]], 0, len(made.text)) == made.text
+
+    def test_a_filter_s_key_and_value_do_not_run_together(self, make_index: MakeIndex, fakes: ModuleType) -> None:
+        index = make_index(
+            [
+                fakes.document("one", "hotel", metadata={"a": "b=c"}),
+                fakes.document("two", "hotel", metadata={"a=b": "c"}),
+            ]
+        )
+        found = index.candidates(vector=None, terms=["de:hotel"], depth=5, filters={"a": ["b=c"]})
+        assert [index.passages([candidate.row])[candidate.row].source for candidate in found] == ["one"]
+
+    @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(data=st.data())
+    def test_a_filter_finds_exactly_what_passes(self, make_index: MakeIndex, fakes: ModuleType, data: st.DataObject) -> None:
+        keys = st.sampled_from(["a", "b", "a=b", "Ä ö", ""])
+        values = st.sampled_from(["", "x", "y", "b=x", "X", "x y", "ß"]) | st.text(
+            st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=5
+        )
+        metadata = data.draw(st.lists(st.dictionaries(keys, values, max_size=3), min_size=1, max_size=12))
+        documents = [fakes.document(f"d{at}", f"hotel {at}", metadata=own) for at, own in enumerate(metadata)]
+        index = make_index(documents)
+        known = sorted({key for own in metadata for key in own})
+        for _ in range(3):
+            wanted = st.dictionaries(st.sampled_from(known), st.lists(values, max_size=3), max_size=2) if known else st.just({})
+            filters = data.draw(wanted)
+            expected = {
+                f"d{at}" for at, own in enumerate(metadata) if all(own.get(key) in some for key, some in filters.items())
+            }
+            for side in ({"vector": np.ones(32, "f4"), "terms": []}, {"vector": None, "terms": ["de:hotel"]}):
+                found = by_row(index.candidates(**side, depth=50, filters=filters))
+                assert {passage.source for passage in index.passages(list(found)).values()} == expected
+
+
+class TestEmbedded:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        return tmp_path / "index"
+
+    @pytest.fixture
+    def name(self, store: Store, folder: Path, fakes: ModuleType) -> str:
+        for document in corpus(fakes, 5):
+            fakes.put_lines(store, fakes.FakeEncoder(), document)
+        return build(store, folder, fakes.STAMP, dimensions=32)
+
+    def test_keyword_scores_are_bm25(self, store: Store, folder: Path, name: str) -> None:
+        """Robertson and Zaragoza's formula with k1 1.2 and b 0.75, and Lucene's idf, which is never negative."""
+        index = EmbeddedIndex(store, folder, name)
+        bags = {entry.row: Counter(entry.terms.split()) for entry in store.entries(index.revision)}
+        length = sum(bag.total() for bag in bags.values()) / len(bags)
+        terms = ["de:hotel", "de:auto", "en:auto"]
+        for candidate in index.candidates(vector=np.ones(32, "f4"), terms=terms, depth=100, filters={}):
+            expected = 0.0
+            bag = bags[candidate.row]
+            for term in terms:
+                having = sum(term in other for other in bags.values())
+                idf = math.log(1 + (len(bags) - having + 0.5) / (having + 0.5))
+                expected += idf * bag[term] * 2.2 / (bag[term] + 1.2 * (0.25 + 0.75 * bag.total() / length))
+            assert candidate.keyword == pytest.approx(expected, rel=1e-4)
+
+    def test_each_file_is_needed_whole(self, store: Store, folder: Path, name: str) -> None:
+        files = [path for path in sorted((folder / name).rglob("*")) if path.is_file() and not path.name.startswith(".")]
+        assert len(files) > 8
+        for file in files:
+            whole = file.read_bytes()
+            for size in (0, len(whole) // 2, len(whole) - 1):
+                file.write_bytes(whole[:size])
+                with pytest.raises(IndexMissing, match="cannot be read"):
+                    EmbeddedIndex(store, folder, name)
+            file.unlink()
+            with pytest.raises(IndexMissing, match="cannot be read"):
+                EmbeddedIndex(store, folder, name)
+            file.write_bytes(whole)
+        assert len(EmbeddedIndex(store, folder, name)) == 20
+
+    def test_a_generation_that_is_not_there(self, store: Store, folder: Path) -> None:
+        with pytest.raises(IndexMissing) as caught:
+            EmbeddedIndex(store, folder, "nobody")
+        assert caught.value.way_out == "Run `beleg index`."
+
+    def test_an_open_generation_survives_its_deletion(self, store: Store, folder: Path, name: str) -> None:
+        index = EmbeddedIndex(store, folder, name)
+        asked = {"vector": np.ones(32, "f4"), "terms": ["de:hotel"], "depth": 10, "filters": {"kind": ["pdf"]}}
+        before = index.candidates(**asked)
+        shutil.rmtree(folder)
+        assert index.candidates(**asked) == before
+
+    def test_leftovers_are_dropped(self, store: Store, folder: Path, name: str) -> None:
+        (folder / ".000000009-abc.partial" / "terms").mkdir(parents=True)
+        (folder / "000000001-old").mkdir()
+        (folder / "note.txt").touch()
+        drop_others(folder, [name])
+        assert sorted(path.name for path in folder.iterdir()) == [name, "note.txt"]
+        drop_others(folder / "nowhere", [])
+
+    def test_a_build_that_fails_leaves_nothing(self, store: Store, folder: Path, name: str) -> None:
+        with pytest.raises(StoreError, match="no vector"):
+            build(store, folder, Stamp("another", "lines", "1"), dimensions=32)
+        assert [path.name for path in folder.iterdir()] == [name]
+
+    def test_a_folder_that_cannot_be_made(self, store: Store, tmp_path: Path, fakes: ModuleType) -> None:
+        (tmp_path / "file").touch()
+        with pytest.raises(StoreError, match="could not be written"):
+            build(store, tmp_path / "file", fakes.STAMP, dimensions=32)
+
+    def test_progress_counts_chunks(self, store: Store, folder: Path, fakes: ModuleType) -> None:
+        fakes.put_lines(store, fakes.FakeEncoder(), fakes.document("a", "ja\n" * 10_500))
+        told: list[int] = []
+        build(store, folder, fakes.STAMP, dimensions=32, progress=told.append)
+        assert told == [10_000]

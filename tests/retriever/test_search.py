@@ -1,0 +1,248 @@
+"""From query to passages: the modes, what may be asked, and neighbours joined into one passage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from retriever.analyze import ANALYSER
+from retriever.encode import Vectors
+from retriever.errors import IndexMismatch, QueryError
+from retriever.index.base import Candidate, Filters, Stamp
+from retriever.index.embedded import EmbeddedIndex, build
+from retriever.schema import Document
+from retriever.search import Searcher, clean_filters
+from retriever.store import Passage, Store
+
+OpenSearcher = Callable[..., Searcher]
+
+IDENTIFIERS = [
+    "Die Anlage DSH-2 steht in Halle Nord.",
+    "Die Anlage DSH-3 steht in Halle Süd.",
+    "Der Vertrag 12345 gilt für alle Anlagen.",
+    "Der Vertrag 12346 gilt für keine Anlage und keine Halle.",
+    "Nach § 12a wird der Vertrag gekündigt.",
+    "Nach § 12 wird der Vertrag nicht gekündigt, auch nicht nach 12b.",
+    "Der Betrag von 1.234,56 Euro wird nach Vertrag gezahlt.",
+    "Schreiben Sie an anna@example.org wegen der Anlage.",
+]
+
+
+@pytest.fixture
+def open_searcher(store: Store, tmp_path: Path, fakes: ModuleType) -> OpenSearcher:
+    def index(documents: Sequence[Document], *, alpha: float = 0.5, spans: Sequence[tuple[int, int]] | None = None) -> Searcher:
+        encoder = fakes.FakeEncoder()
+        for document in documents:
+            fakes.put_lines(store, encoder, document, spans=spans)
+        name = build(store, tmp_path / "index", fakes.STAMP, dimensions=32)
+        return Searcher(EmbeddedIndex(store, tmp_path / "index", name), encoder, alpha=alpha)
+
+    return index
+
+
+@pytest.fixture
+def facts(open_searcher: OpenSearcher, fakes: ModuleType) -> Searcher:
+    return open_searcher([fakes.document(f"d{number}", text) for number, text in enumerate(IDENTIFIERS)])
+
+
+@pytest.mark.parametrize(
+    ("query", "rank_one"),
+    [
+        ("DSH-2", 0),
+        ("dsh-2", 0),
+        ("DSH 2", 0),
+        ("dsh2", 0),
+        ("Wo steht die DSH-3?", 1),
+        ("12345", 2),
+        ("Was gilt nach Vertrag 12346?", 3),
+        ("§ 12a", 4),
+        ("§12a", 4),
+        ("§ 12", 5),
+        ("1.234,56", 6),
+        ("anna@example.org", 7),
+    ],
+)
+def test_identifiers_are_found_first(facts: Searcher, query: str, rank_one: int) -> None:
+    hits = facts.search(query, mode="keyword")
+    assert hits[0].source == f"d{rank_one}"
+    assert len(hits) == 1 or hits[0].score > hits[1].score
+
+
+def test_keyword_mode_returns_matches_only(facts: Searcher) -> None:
+    assert {hit.source for hit in facts.search("Halle", mode="keyword")} == {"d0", "d1", "d3"}
+    assert facts.search("Zebra", mode="keyword") == []
+    assert facts.search("was ist das und wer", mode="keyword") == []
+
+
+def test_a_hit_says_all_about_its_passage(facts: Searcher) -> None:
+    (hit,) = facts.search("12345", mode="keyword")
+    assert (hit.source, hit.title, hit.language, hit.headings, hit.page) == ("d2", "d2", "de", (), None)
+    assert (hit.start, hit.end, hit.text) == (0, len(IDENTIFIERS[2]), IDENTIFIERS[2])
+    assert (hit.revision, hit.dense) == (3, None)
+    assert hit.score == hit.keyword
+    assert hit.score > 0
+
+
+def test_dense_mode_orders_by_cosine(facts: Searcher, fakes: ModuleType) -> None:
+    hits = facts.search(IDENTIFIERS[5], mode="dense", limit=50)
+    assert hits[0].source == "d5"
+    assert hits[0].score == pytest.approx(1, abs=1e-5)
+    assert len(hits) == len(IDENTIFIERS)
+    assert [hit.dense for hit in hits] == [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    assert all(hit.keyword is None for hit in hits)
+
+
+@pytest.mark.parametrize("mode", ["fused", "rrf"])
+def test_both_sides_count(facts: Searcher, mode: str) -> None:
+    hits = facts.search("DSH-2 Halle", mode=mode)  # type: ignore[arg-type]
+    assert hits[0].source == "d0"
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    assert all(hit.dense is not None and hit.keyword is not None for hit in hits)
+
+
+@pytest.mark.parametrize(("alpha", "single"), [(0.0, "keyword"), (1.0, "dense")])
+def test_alpha_goes_from_one_side_to_the_other(
+    open_searcher: OpenSearcher, fakes: ModuleType, alpha: float, single: str
+) -> None:
+    searcher = open_searcher([fakes.document(f"d{n}", text) for n, text in enumerate(IDENTIFIERS)], alpha=alpha)
+    alone = [hit.source for hit in searcher.search("Anlage in Halle Nord", mode=single)]  # type: ignore[arg-type]
+    fused = [hit.source for hit in searcher.search("Anlage in Halle Nord")]
+    assert fused[:3] == alone[:3]
+
+
+@pytest.mark.parametrize("query", ["", "   ", "\n\t"])
+def test_an_empty_query_is_refused(facts: Searcher, query: str) -> None:
+    with pytest.raises(QueryError, match=r"The query is empty\. Write"):
+        facts.search(query)
+
+
+@pytest.mark.parametrize("query", ["?", "…", "😀", "a" * 10_000, "\0", "AND OR NOT (", 'x" OR *:*'])
+def test_any_other_query_is_answered(facts: Searcher, query: str) -> None:
+    for mode in ("fused", "dense", "keyword", "rrf"):
+        facts.search(query, mode=mode)  # type: ignore[arg-type]
+
+
+def test_an_unknown_filter_is_refused(facts: Searcher) -> None:
+    with pytest.raises(QueryError, match="colour"):
+        facts.search("Halle", filters={"colour": ["red"]})
+
+
+def test_filters(facts: Searcher) -> None:
+    assert {hit.source for hit in facts.search("Halle", filters=clean_filters({"source": "d1"}))} == {"d1"}
+    assert {hit.source for hit in facts.search("Halle", filters={"source": ["d0", "d7"]})} == {"d0", "d7"}
+    assert facts.search("Halle", filters={"language": ["en"]}) == []
+
+
+@pytest.mark.parametrize("mode", ["fused", "dense", "keyword", "rrf"])
+@pytest.mark.parametrize("limit", [1, 2, 5])
+def test_at_most_limit(facts: Searcher, mode: str, limit: int) -> None:
+    hits = facts.search("Der Vertrag der Anlage in der Halle", mode=mode, limit=limit)  # type: ignore[arg-type]
+    assert len(hits) == limit
+
+
+def test_an_empty_index(open_searcher: OpenSearcher) -> None:
+    assert open_searcher([]).search("Halle") == []
+
+
+@pytest.mark.parametrize(
+    ("stamp", "what"),
+    [(Stamp("another", "lines", ANALYSER), "encoder"), (Stamp("fake-1", "lines", "0"), "analyser")],
+)
+def test_an_index_of_another_encoder_or_analyser_is_refused(fakes: ModuleType, stamp: Stamp, what: str) -> None:
+    with pytest.raises(IndexMismatch, match=what):
+        Searcher(Fixed([], stamp=stamp), fakes.FakeEncoder(), alpha=0.5)
+
+
+TEXT = "Alpha beta gamma. Delta epsilon zeta.\nEta theta iota.\n\nKappa lambda my. Ny xi omikron. Pi rho sigma."
+
+
+class Fixed:
+    """An index of one document that finds its passages in the order that a test gives."""
+
+    revision = 1
+    languages = ("de",)
+
+    def __init__(self, spans: Sequence[tuple[int, int]], *, stamp: Stamp | None = None, text: str = TEXT) -> None:
+        self.stamp = stamp or Stamp("fake-1", "lines", ANALYSER)
+        self._spans = spans
+        self._text = text
+
+    def candidates(self, *, vector: Vectors | None, terms: Sequence[str], depth: int, filters: Filters) -> list[Candidate]:
+        return [Candidate(row, 1 - row / 100, 0.0) for row in reversed(range(len(self._spans)))]
+
+    def passages(self, rows: Sequence[int]) -> Mapping[int, Passage]:
+        return {row: self._passage(*self._spans[row]) for row in rows}
+
+    def stitch(self, passage: Passage, start: int, end: int) -> str:
+        return self._text[start:end]
+
+    def _passage(self, start: int, end: int) -> Passage:
+        return Passage("d", 1, "s", "t", "de", (), None, start, end, TEXT[start:end])
+
+
+def span(first: str, last: str) -> tuple[int, int]:
+    return TEXT.index(first), TEXT.index(last) + len(last)
+
+
+ALPHA, DELTA, ETA, KAPPA, NY, PI = (
+    span(word, word_end)
+    for word, word_end in [
+        ("Alpha", "gamma."),
+        ("Delta", "zeta."),
+        ("Eta", "iota."),
+        ("Kappa", "my."),
+        ("Ny", "omikron."),
+        ("Pi", "sigma."),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("spans", "expected"),
+    [
+        ([(0, 20), (10, 30)], [(0, 30)]),  # overlap
+        ([(10, 30), (0, 20)], [(0, 30)]),
+        ([(0, 20), (20, 30)], [(0, 30)]),  # touch
+        ([(0, 30), (10, 20)], [(0, 30)]),  # one in the other
+        ([(10, 20), (0, 30)], [(0, 30)]),
+        ([(0, 20), (0, 20)], [(0, 20)]),  # the same
+        ([ALPHA, DELTA], [span("Alpha", "zeta.")]),  # a space between
+        ([ETA, DELTA], [span("Delta", "iota.")]),  # a line break
+        ([ETA, KAPPA], [span("Eta", "my.")]),  # a paragraph
+        ([ALPHA, ETA], [ALPHA, ETA]),  # a sentence between
+        ([ALPHA, DELTA, ETA], [span("Alpha", "iota.")]),
+        ([ALPHA, ETA, DELTA], [span("Alpha", "iota.")]),  # the one between comes last
+        ([ETA, ALPHA, NY, DELTA], [span("Alpha", "iota."), NY]),
+        ([DELTA, ETA, ALPHA, KAPPA], [span("Alpha", "iota."), KAPPA]),  # not more than three
+    ],
+)
+def test_neighbours_are_one_passage(fakes: ModuleType, spans: list[tuple[int, int]], expected: list[tuple[int, int]]) -> None:
+    searcher = Searcher(Fixed(spans), fakes.FakeEncoder(), alpha=1)
+    hits = searcher.search("x", limit=50)
+    assert [(hit.start, hit.end) for hit in hits] == expected
+    assert [hit.text for hit in hits] == [TEXT[start:end] for start, end in expected]
+    assert hits[0].dense == 1
+    assert [(hit.start, hit.end) for hit in searcher.search("x", limit=50, merge=False)] == spans
+
+
+def test_what_cannot_be_stitched_is_not_joined(fakes: ModuleType) -> None:
+    """The text between was collected in the middle of the search."""
+    hits = Searcher(Fixed([ETA, DELTA], text=""), fakes.FakeEncoder(), alpha=1).search("x")
+    assert [hit.text for hit in hits] == ["Eta theta iota.", "Delta epsilon zeta."]
+
+
+def test_documents_are_never_joined(open_searcher: OpenSearcher, fakes: ModuleType) -> None:
+    searcher = open_searcher([fakes.document("a", "Hotel eins\nHotel zwei"), fakes.document("b", "Hotel drei\nHotel vier")])
+    assert sorted(hit.text for hit in searcher.search("Hotel")) == ["Hotel drei\nHotel vier", "Hotel eins\nHotel zwei"]
+
+
+def test_joined_passages_are_slices_of_real_documents(open_searcher: OpenSearcher, store: Store, fakes: ModuleType) -> None:
+    made = fakes.document("a", TEXT)
+    searcher = open_searcher([made], spans=[ALPHA, (ALPHA[0] + 6, DELTA[1]), ETA, KAPPA, NY, PI])
+    for query in ("Alpha", "Eta", "Kappa Ny", "Delta Eta Pi"):
+        for hit in searcher.search(query, limit=3):
+            assert hit.text == TEXT[hit.start : hit.end]
+            assert hit.document == made.id

@@ -1,0 +1,60 @@
+"""The API's description says what is really sent."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from serving import examples
+from serving.payloads import AnswerPayload, AskRequest, SearchPayload, SearchRequest, answer_payload
+from serving.problems import KINDS, Problem
+
+
+def test_the_description(running: Any) -> None:
+    document = running.client.get("/openapi.json").json()
+    assert document["info"]["title"] == "Beleg"
+    assert document["info"]["version"] == version("beleg")
+    assert set(document["paths"]) == {"/v1/ask", "/v1/search", "/healthz", "/readyz"}
+    ask = document["paths"]["/v1/ask"]["post"]["responses"]
+    assert set(ask) == {"200", "400", "413", "422", "500", "502", "503"}
+    assert set(ask["200"]["content"]) == {"application/json", "text/event-stream"}
+    assert all(set(ask[status]["content"]) == {"application/problem+json"} for status in ask if status != "200")
+    schemas = document["components"]["schemas"]
+    assert "HTTPValidationError" not in schemas
+    assert set(schemas["Problem"]["required"]) >= {"type", "title", "status", "detail"}
+    assert schemas["AskRequest"]["examples"] == [examples.ASK]
+    assert schemas["AnswerPayload"]["examples"] == [examples.ANSWER]
+
+
+def test_every_reference_leads_somewhere(running: Any) -> None:
+    document = running.client.get("/openapi.json").json()
+
+    def references(node: object) -> set[str]:
+        if isinstance(node, dict):
+            found = {node["$ref"]} if isinstance(node.get("$ref"), str) else set()
+            return found.union(*map(references, node.values()))
+        return set().union(*map(references, node)) if isinstance(node, list) else set()
+
+    known = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+    assert references(document) <= known
+
+
+def test_the_examples_are_valid() -> None:
+    AskRequest.model_validate(examples.ASK)
+    SearchRequest.model_validate(examples.SEARCH)
+    assert AnswerPayload.model_validate(examples.ANSWER).model_dump(mode="json") == examples.ANSWER
+    assert SearchPayload.model_validate(examples.HITS).model_dump(mode="json") == examples.HITS
+    assert Problem.model_validate(examples.PROBLEM).type in {f"urn:beleg:{kind.slug}" for kind in KINDS.values()}
+    (quote,) = AnswerPayload.model_validate(examples.ANSWER).quotes
+    assert len(quote.text) == quote.end - quote.start
+
+
+def test_the_stream_example_names_the_events_that_are_sent(running: Any) -> None:
+    with running.stream() as events:
+        sent = {name for name, _ in events}
+    assert {line.removeprefix("event: ") for line in examples.STREAM.splitlines() if line.startswith("event: ")} == sent
+
+
+def test_offsets_stay_true_to_the_text(answer: Any) -> None:
+    for hit in answer_payload(answer).hits:
+        assert len(hit.text) == hit.end - hit.start

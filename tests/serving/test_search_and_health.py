@@ -1,0 +1,101 @@
+"""`POST /v1/search`, `GET /healthz`, `GET /readyz`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from retriever.errors import IndexMissing, ModelError
+
+
+def test_a_search_answers_with_hits(running: Any, fake: Any, golden: Any) -> None:
+    body = {"query": "Belege", "limit": 5, "filters": {"language": "de"}, "mode": "rrf"}
+    response = running.client.post("/v1/search", json=body)
+    assert response.status_code == 200
+    assert response.headers["cache-control"] == "no-store"
+    golden("search", response.json())
+    assert fake.searched == [("Belege", 5, "rrf", {"language": ["de"]})]
+
+
+def test_what_a_search_need_not_say(running: Any, fake: Any) -> None:
+    assert running.client.post("/v1/search", json={"query": "Belege"}).status_code == 200
+    assert fake.searched == [("Belege", 10, "fused", {})]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "query"),
+        ({"query": ""}, "query"),
+        ({"query": "x" * 4001}, "query"),
+        ({"query": "x", "limit": 0}, "limit"),
+        ({"query": "x", "limit": 101}, "limit"),
+        ({"query": "x", "limit": "10"}, "limit"),
+        ({"query": "x", "limit": True}, "limit"),
+        ({"query": "x", "mode": "magic"}, "mode"),
+        ({"query": "x", "filters": {"a": 1}}, "filters.a"),
+        ({"query": "x", "filters": {"a": []}}, "filters.a"),
+        ({"query": "x", "filters": {"a": ["b", None]}}, "filters.a.1"),
+        ({"query": "x", "colour": "red"}, "colour"),
+    ],
+)
+def test_a_search_that_is_none(running: Any, fake: Any, body: dict[str, object], field: str) -> None:
+    response = running.client.post("/v1/search", json=body)
+    assert response.status_code == 422
+    assert [error["field"] for error in response.json()["errors"]] == [field]
+    assert fake.searched == []
+
+
+def test_searching_goes_on_while_all_places_are_taken(serve: Any, fake: Any, scripts: Any) -> None:
+    fake.script = scripts["silent"]
+    running = serve(fake, queue=1)
+    with running.stream() as events:
+        next(events)
+        assert running.client.post("/v1/search", json={"query": "Belege"}).status_code == 200
+        assert running.client.get("/readyz").status_code == 200
+        assert running.ask().status_code == 503
+
+
+def test_a_file_name_that_is_not_utf_8_can_be_sent(running: Any, fake: Any, answer: Any) -> None:
+    named = replace(answer.hits[0], source="Bericht_\udcfc.pdf")
+    fake.search = lambda *_, **__: [named]
+    (hit,) = running.client.post("/v1/search", json={"query": "Belege"}).json()["hits"]
+    assert hit["source"] == "Bericht_\ufffd.pdf"
+
+
+def test_healthy(running: Any) -> None:
+    for path in ("/healthz", "/readyz"):
+        response = running.client.get(path)
+        assert (response.status_code, response.json()) == (200, {"status": "ok"})
+        assert "cache-control" not in response.headers
+
+
+def test_alive_but_not_ready(running: Any, fake: Any) -> None:
+    fake.error = IndexMissing("Nothing has been indexed yet.", way_out="Run `beleg index`.")
+    assert running.client.get("/healthz").status_code == 200
+    response = running.client.get("/readyz")
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "30"
+    assert response.json() == {
+        "type": "urn:beleg:index-missing",
+        "title": "Nothing has been indexed",
+        "status": 503,
+        "detail": "Nothing has been indexed yet.",
+        "way_out": "Run `beleg index`.",
+    }
+
+
+def test_what_people_must_mend_is_a_500_with_its_reason(running: Any, fake: Any) -> None:
+    fake.error = ModelError("The weights are damaged.")
+    response = running.client.get("/readyz")
+    assert (response.status_code, response.json()["detail"]) == (500, "The weights are damaged.")
+    assert response.json()["instance"].startswith("urn:uuid:")
+
+
+def test_not_ready_while_shutting_down(running: Any) -> None:
+    running.gate.close()
+    for response in (running.client.get("/readyz"), running.ask(), running.ask(stream=True)):
+        assert (response.status_code, response.json()["type"]) == (503, "urn:beleg:shutting-down")
+        assert response.headers["retry-after"] == "5"
