@@ -7,6 +7,8 @@ and goes on with the others.
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -184,9 +186,11 @@ class Ingest:
         inputs.clear()
 
     def _remove_gone(self, paths: Sequence[Path], known: dict[str, Known], present: set[str]) -> None:
-        roots = [path.resolve() for path in paths]
+        # Not `resolve`, which raises where links run in a circle.
+        roots = [Path(source_of(path)) for path in paths]
         for source in known.keys() - present:
-            if any(root == Path(source) or root in Path(source).parents for root in roots):
+            below = any(root == Path(source) or root in Path(source).parents for root in roots)
+            if below and _is_gone(source):
                 self.store.remove(source)
                 self.on_outcome(Outcome(source, "removed"))
 
@@ -197,6 +201,16 @@ class Ingest:
     def _recipe(self) -> str:
         stamp = stamp_of(self.encoder, self.size)
         return f"{stamp.chunker} {stamp.analyser}"
+
+
+def _is_gone(source: str) -> bool:
+    """Say whether there is no such file, as opposed to one that is hidden or that cannot be reached just now."""
+    try:
+        return stat.S_ISDIR(os.stat(source).st_mode)  # noqa: PTH116 - Path.is_dir takes every error for an absence
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
 
 
 def stamp_of(encoder: Encoder, size: ChunkSize) -> Stamp:

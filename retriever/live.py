@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from retriever.encode import Encoder
@@ -36,7 +37,7 @@ def publish(
         drop_others(folder, [live.name])
         return False
     name = build(store, folder, stamp, dimensions=encoder.dimensions, progress=progress)
-    store.publish(name)
+    store.publish(name, asdict(stamp))
     drop_others(folder, [name, live.name] if live else [name])
     store.collect(live.revision if live else store.revision())
     return True
@@ -60,17 +61,22 @@ class Live:
         self._searcher: Searcher | None = None
 
     def catch_up(self) -> None:
-        """Show what an interrupted run left in the store but not in the index, without encoding anything again.
+        """Build a lost or damaged generation again, and show what an interrupted run stored; nothing is encoded anew.
 
-        Does nothing while another process is writing: that one will publish.
+        Does nothing while another process is writing: that one will publish. Nor after a change of encoder that was cut short:
+        chunks without a vector cannot be shown, and the live generation is good until the next run.
         """
-        live = _open(self._store, self._folder)
-        if live and live.revision < self._store.revision():
-            try:
-                with self._store.writer():
-                    publish(self._store, self._folder, self._encoder, live.stamp)
-            except StoreLocked:
-                return
+        live, made_by = _open(self._store, self._folder), self._store.stamp()
+        current = live is not None and live.revision == self._store.revision()
+        if current or made_by is None or made_by["encoder"] != self._encoder.fingerprint:
+            return
+        if next(self._store.without_vector(made_by["encoder"]), None) is not None:
+            return
+        try:
+            with self._store.writer():
+                publish(self._store, self._folder, self._encoder, Stamp(**made_by))
+        except StoreLocked:
+            return
 
     def searcher(self) -> Searcher:
         """Return a searcher over the generation that is live now.

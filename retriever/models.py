@@ -81,7 +81,10 @@ def _looks_like_path(reference: str) -> bool:
 
 def _package_folder(reference: str) -> Path:
     # Looked up, never imported: the starter packages' own imports need packages that Beleg does not.
-    spec = importlib.util.find_spec(reference.removeprefix("package:"))
+    try:
+        spec = importlib.util.find_spec(reference.removeprefix("package:"))
+    except (ImportError, ValueError):  # no name of a package at all
+        spec = None
     if spec is None or not spec.submodule_search_locations:
         raise ModelError(f"The package of {reference} is not installed.", way_out="Run `make install`.")
     return Path(spec.submodule_search_locations[0])
@@ -102,11 +105,15 @@ def _verified(reference: str, folder: Path) -> Path:
 
 def _from_hub(reference: str, *, local_files_only: bool) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(reference, local_files_only=local_files_only))
     except LocalEntryNotFoundError as error:
         raise ModelError(f"The model {reference} is not on this machine.", way_out="Run `beleg fetch`.") from error
+    except HFValidationError as error:
+        raise ModelError(
+            f"{reference} is no model: neither a path on this machine nor a hub id.", way_out="Check the setting."
+        ) from error
     except (HfHubHTTPError, OSError) as error:
         raise ModelError(f"The model {reference} could not be fetched: {error}") from error

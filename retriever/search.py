@@ -102,21 +102,32 @@ class Searcher:
                 joined = self._join(other, item)
                 if joined:
                     merged[at] = joined
+                    self._close_up(merged, at)
                     break
             else:
                 merged.append(item)
         return merged
 
+    def _close_up(self, merged: list[_Scored], at: int) -> None:
+        """Join what the passage that has just grown now touches. Only worse ones can: the item would have gone to a better."""
+        for later in range(len(merged) - 1, at, -1):
+            joined = self._join(merged[at], merged[later])
+            if joined:
+                merged[at] = joined
+                del merged[later]
+
     def _join(self, better: _Scored, other: _Scored) -> _Scored | None:
         first, second = sorted((better.passage, other.passage), key=lambda passage: passage.start)
         # Chunks of running text overlap or stand a line break apart.
-        if first.revision != second.revision or second.start > first.end + 2 or better.merged == _LONGEST_MERGE:
+        if first.revision != second.revision or second.start > first.end + 2 or better.merged + other.merged > _LONGEST_MERGE:
             return None
         end = max(first.end, second.end)
         if first.end >= second.start:
             text = first.text + second.text[first.end - second.start :] if second.end > first.end else first.text
         else:
             text = self.index.stitch(first, first.start, end)
+            if len(text) != end - first.start:  # collected since it was found
+                return None
         return replace(better, passage=replace(first, end=end, text=text), merged=better.merged + other.merged)
 
     def _hit(self, item: _Scored) -> Hit:

@@ -230,10 +230,15 @@ class Store:
         with self._transaction() as db:
             _insert_vectors(db, encoder, vectors)
 
-    def publish(self, generation: str) -> None:
-        """Make a finished generation the live one, atomically, for every process that reads this store."""
+    def publish(self, generation: str, stamp: Mapping[str, str]) -> None:
+        """Make a finished generation the live one, atomically, for every process that reads this store.
+
+        Args:
+            stamp: what it was made by, so that a lost generation can be made again.
+        """
         with self._transaction() as db:
             db.execute("INSERT OR REPLACE INTO state VALUES ('generation', ?)", (generation,))
+            db.execute("INSERT OR REPLACE INTO state VALUES ('stamp', ?)", (json.dumps(dict(stamp)),))
 
     def collect(self, revision: int) -> None:
         """Free what no index at `revision` or later can ask for: retired texts, their chunks, vectors nobody shares.
@@ -257,6 +262,11 @@ class Store:
     def generation(self) -> str | None:
         """Return the name of the live generation, or None before the first one."""
         return self._state("generation")
+
+    def stamp(self) -> dict[str, str] | None:
+        """Return what the live generation was made by, or None before the first one."""
+        text = self._state("stamp")
+        return json.loads(text) if text else None
 
     def known(self) -> dict[str, Known]:
         """Return what is current, by source."""

@@ -57,14 +57,13 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-_Text = Annotated[str, AfterValidator(_plain)]
-_Question = Annotated[_Text, Field(min_length=1, max_length=4000)]
-_Said = Annotated[_Text, Field(max_length=20_000)]
-_Word = Annotated[_Text, Field(max_length=1000)]
+_Question = Annotated[str, Field(min_length=1, max_length=4000), AfterValidator(_plain)]
+_Said = Annotated[str, Field(max_length=20_000), AfterValidator(_plain)]
+_Word = Annotated[str, Field(max_length=1000), AfterValidator(_plain)]
 _Words = Annotated[
     list[_Word],
-    BeforeValidator(_listed),
     Field(min_length=1, max_length=100),
+    BeforeValidator(_listed),
     WithJsonSchema(
         {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 100}]}
     ),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -38,10 +39,10 @@ def main() -> None:
             time.sleep(0.05)
             return super().vectors(revision, encoder, dimensions=dimensions)
 
-        def publish(self, generation: str) -> None:
+        def publish(self, generation: str, stamp: Mapping[str, str]) -> None:
             step("publish")
             time.sleep(0.05)
-            super().publish(generation)
+            super().publish(generation, stamp)
             step("published")
             time.sleep(0.05)
 

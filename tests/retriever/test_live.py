@@ -191,7 +191,7 @@ def test_a_killed_change_of_encoder_keeps_the_old_generation(corpus: Corpus, fol
             live.searcher()
 
 
-def test_a_damaged_generation_says_so_until_it_is_built_again(corpus: Corpus, folder: Path) -> None:
+def test_a_damaged_generation_is_built_again(corpus: Corpus, folder: Path) -> None:
     corpus.publish()
     name = corpus.store.generation()
     assert name is not None
@@ -199,9 +199,14 @@ def test_a_damaged_generation_says_so_until_it_is_built_again(corpus: Corpus, fo
     live = corpus.live()
     with pytest.raises(IndexMissing, match="cannot be read"):
         live.searcher()
-    assert corpus.publish()
+    encoded = len(corpus.encoder.encoded)
+    live.catch_up()
     assert texts(live) == ["Hotel alt", "Hotel bleibt"]
     assert generations(folder) == [corpus.store.generation()]
+    (folder / generations(folder)[0] / "ids.npy").unlink()
+    assert corpus.publish()
+    assert texts(corpus.live()) == ["Hotel alt", "Hotel bleibt"]
+    assert len(corpus.encoder.encoded) == encoded
 
 
 def test_many_threads_search_while_generations_come_and_go(corpus: Corpus) -> None:

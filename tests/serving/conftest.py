@@ -84,6 +84,18 @@ def silent(question: str, cancelled: Cancelled) -> Iterator[Event]:
     yield ANSWER
 
 
+def deaf(question: str, cancelled: Cancelled) -> Iterator[Event]:
+    """Wait for a model server that never answers."""
+    yield HitsFound(ANSWER.hits)
+    time.sleep(60)
+
+
+def telling(question: str, cancelled: Cancelled) -> Iterator[Event]:
+    """Tell whoever reads the output that the question has come in, and then nothing more."""
+    print("asked", flush=True)  # noqa: T201
+    yield from silent(question, cancelled)
+
+
 class FakePipeline:
     """Does what its script says.
 
@@ -139,6 +151,22 @@ class FakePipeline:
         self.closed = True
 
 
+class Relay:
+    """Hands everything on to the fake of the test that runs now, so that tests can share a server."""
+
+    def __init__(self) -> None:
+        self.fake = FakePipeline()
+
+    def ask(self, question: str, **more: Any) -> Iterator[Event]:
+        return self.fake.ask(question, **more)
+
+    def search(self, query: str, **more: Any) -> list[Hit]:
+        return self.fake.search(query, **more)
+
+    def check(self) -> None:
+        self.fake.check()
+
+
 @dataclass
 class Running:
     """A server in a thread."""
@@ -146,8 +174,6 @@ class Running:
     url: str
     client: httpx.Client
     gate: Gate
-    server: Server
-    thread: threading.Thread
 
     def ask(self, question: str = "Bis wann?", **more: Any) -> httpx.Response:
         return self.client.post("/v1/ask", json={"question": question, **more})
@@ -205,40 +231,49 @@ def answer() -> Answer:
     return ANSWER
 
 
+@contextmanager
+def serving(pipeline: FakePipeline | Relay, *, queue: int = 4, heartbeat_s: float = 15) -> Iterator[Running]:
+    """Run a server; everything that it began must end with it."""
+    gate = Gate(queue)
+    up = threading.Event()
+    with bind("127.0.0.1", 0) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        app = create_app(pipeline, Settings(queue=queue), gate=gate, heartbeat_s=heartbeat_s)
+        server = Server(app, gate, on_start=lambda _: up.set())
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            assert up.wait(10)
+            with httpx.Client(base_url=url, timeout=20) as client:
+                yield Running(url, client, gate)
+        finally:
+            server.should_exit = True
+            thread.join(15)
+            assert not thread.is_alive()
+            assert gate.wait_empty(5), "a question has outlived its server"
+
+
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Running]]:
-    """Start servers; each one is stopped at the end, and everything it began must end with it."""
+    """Start servers of a test's own."""
     with ExitStack() as stack:
+        yield lambda pipeline, **more: stack.enter_context(serving(pipeline, **more))
 
-        def start(pipeline: FakePipeline, *, queue: int = 4, heartbeat_s: float = 15) -> Running:
-            settings = Settings(queue=queue)
-            gate = Gate(queue)
-            listener = stack.enter_context(bind("127.0.0.1", 0))
-            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            up = threading.Event()
-            app = create_app(pipeline, settings, gate=gate, heartbeat_s=heartbeat_s)
-            server = Server(app, gate, on_start=lambda _: up.set())
-            thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-            thread.start()
-            client = httpx.Client(base_url=url, timeout=20, limits=httpx.Limits(max_connections=200))
 
-            def stop() -> None:
-                client.close()
-                server.should_exit = True
-                thread.join(15)
-                assert not thread.is_alive()
-                assert gate.wait_empty(5), "a question has outlived its server"
-
-            stack.callback(stop)
-            assert up.wait(10)
-            return Running(url, client, gate, server, thread)
-
-        yield start
+@pytest.fixture(scope="session")
+def shared() -> Iterator[tuple[Relay, Running]]:
+    relay = Relay()
+    with serving(relay) as running:
+        yield relay, running
 
 
 @pytest.fixture
-def running(serve: Callable[..., Running], fake: FakePipeline) -> Running:
-    return serve(fake)
+def running(shared: tuple[Relay, Running], fake: FakePipeline) -> Iterator[Running]:
+    """A server that other tests use too, with this test's fake behind it."""
+    relay, running = shared
+    relay.fake = fake
+    yield running
+    assert running.gate.wait_empty(5), "a question has outlived its test"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

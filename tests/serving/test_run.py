@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,16 +28,17 @@ fakes = importlib.util.module_from_spec(spec)
 sys.modules["fakes"] = fakes
 spec.loader.exec_module(fakes)
 from retriever.settings import Settings
-from serving.run import run
+import serving.run
+exec(sys.argv[3])
 pipeline = fakes.FakePipeline(getattr(fakes, sys.argv[2]))
-run(Settings(host="127.0.0.1", port=0, queue=4), open_pipeline=lambda settings: pipeline)
+serving.run.run(Settings(host="127.0.0.1", port=0, queue=4), open_pipeline=lambda settings: pipeline)
 print("closed" if pipeline.closed else "left open", pipeline.ended, pipeline.cancelled)
 """
 
 
 @contextmanager
-def process(script: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    command = [sys.executable, "-c", PROGRAM, str(Path(__file__).with_name("conftest.py")), script]
+def process(script: str, before: str = "") -> Iterator[tuple[subprocess.Popen[str], str]]:
+    command = [sys.executable, "-c", PROGRAM, str(Path(__file__).with_name("conftest.py")), script, before]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)) as child:
         try:
             assert child.stdout is not None
@@ -80,20 +82,29 @@ def test_a_signal_ends_open_streams(script: str, sign: signal.Signals) -> None:
     assert "Traceback" not in err
 
 
-def test_a_signal_ends_a_question_that_is_not_streamed(scripts: Any) -> None:
-    with process("silent") as (child, url):
-        asking = subprocess.Popen(
-            [sys.executable, "-c", f"import httpx; print(httpx.post({url + '/v1/ask'!r}, json={{'question': 'x'}}).text)"],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        with asking:
-            time.sleep(1.5)
-            child.send_signal(signal.SIGTERM)
-            said, _ = asking.communicate(timeout=10)
+def test_a_signal_ends_a_question_that_is_not_streamed() -> None:
+    with process("telling") as (child, url), ThreadPoolExecutor() as pool:
+        asking = pool.submit(httpx.post, f"{url}/v1/ask", json={"question": "x"}, timeout=20)
+        assert child.stdout is not None
+        assert child.stdout.readline() == "asked\n"
+        child.send_signal(signal.SIGTERM)
+        response = asking.result(timeout=10)
         out, _ = child.communicate(timeout=10)
-    assert "urn:beleg:shutting-down" in said
+    assert (response.status_code, response.json()["type"]) == (503, "urn:beleg:shutting-down")
     assert (child.returncode, out) == (0, "closed 1 1\n")
+
+
+def test_a_model_that_does_not_stop_is_not_waited_for_forever() -> None:
+    # And it is not freed either, as something still computes with it.
+    with process("deaf", "serving.run._GRACE_S = 0.5") as (child, url), httpx.Client(base_url=url) as client:
+        with client.stream("POST", "/v1/ask", json={"question": "x", "stream": True}) as response:
+            lines = response.iter_lines()
+            assert next(lines) == "event: hits"
+            child.send_signal(signal.SIGTERM)
+            assert "event: error" in list(lines)
+        out, err = child.communicate(timeout=10)
+    assert (child.returncode, out) == (0, "left open 0 0\n")
+    assert "still being answered" in err
 
 
 def test_a_port_that_is_taken_is_a_settings_error_before_anything_is_loaded() -> None:

@@ -94,7 +94,8 @@ def test_what_people_must_mend_is_a_500_with_its_reason(running: Any, fake: Any)
     assert response.json()["instance"].startswith("urn:uuid:")
 
 
-def test_not_ready_while_shutting_down(running: Any) -> None:
+def test_not_ready_while_shutting_down(serve: Any, fake: Any) -> None:
+    running = serve(fake)
     running.gate.close()
     for response in (running.client.get("/readyz"), running.ask(), running.ask(stream=True)):
         assert (response.status_code, response.json()["type"]) == (503, "urn:beleg:shutting-down")

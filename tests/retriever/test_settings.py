@@ -1,0 +1,118 @@
+"""Where a setting comes from, and what is said of one that does not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from retriever.errors import SettingsError
+from retriever.settings import Settings, read_settings
+
+
+@pytest.fixture
+def toml(tmp_path: Path) -> Path:
+    return tmp_path / "beleg.toml"
+
+
+def refusal(**arguments: object) -> str:
+    with pytest.raises(SettingsError) as caught:
+        read_settings(**arguments)  # type: ignore[arg-type]
+    return str(caught.value)
+
+
+def test_defaults(toml: Path) -> None:
+    read = read_settings(file=toml, environment={})
+    assert read.settings == Settings(data_dir=read.settings.data_dir)
+    assert read.sources == {}
+    assert read.unknown_variables == ()
+    assert (read.settings.port, read.settings.offline, read.settings.index) == (8080, False, "embedded")
+
+
+def test_the_nearer_place_wins(toml: Path) -> None:
+    toml.write_text('port = 1\nalpha = 0.1\nhost = "toml"\nchunk_tokens = 100\n')
+    environment = {"BELEG_PORT": "2", "BELEG_ALPHA": "0.2", "PORT": "9", "HOME": "x"}
+    read = read_settings(file=toml, environment=environment, overrides={"port": 3, "host": None})
+    assert (read.settings.port, read.settings.alpha, read.settings.host) == (3, 0.2, "toml")
+    assert read.sources == {"port": "command line", "alpha": "BELEG_ALPHA", "host": str(toml), "chunk_tokens": str(toml)}
+    assert read.unknown_variables == ()
+
+
+def test_the_contract_s_variables(tmp_path: Path) -> None:
+    environment = {
+        "BELEG_DATA_DIR": str(tmp_path),
+        "BELEG_HOST": "0.0.0.0",
+        "BELEG_PORT": "0",
+        "BELEG_OFFLINE": "true",
+        "BELEG_INDEX": "embedded",
+        "BELEG_ELASTICSEARCH_URL": "http://es:9200",
+    }
+    settings = read_settings(file=tmp_path / "none.toml", environment=environment).settings
+    assert (settings.data_dir, settings.host, settings.port, settings.offline) == (tmp_path, "0.0.0.0", 0, True)
+    assert settings.elasticsearch_url == "http://es:9200"
+
+
+def test_the_file_that_a_variable_names(toml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    toml.write_text("port = 1")
+    assert read_settings(environment={}).settings.port == 1
+    other = tmp_path / "other.toml"
+    other.write_text("port = 2")
+    assert read_settings(environment={"BELEG_CONFIG": str(other)}).settings.port == 2
+    assert "cannot be read" in refusal(environment={"BELEG_CONFIG": str(tmp_path / "none.toml")})
+
+
+def test_an_unknown_name_is_refused_with_the_nearest_one(toml: Path) -> None:
+    toml.write_text("chunk_token = 100\nxyzzy = 1\n[server]\nport = 1\n")
+    assert refusal(file=toml, environment={}).splitlines() == [
+        f"chunk_token ({toml}) is no setting. Did you mean chunk_tokens?",
+        f"xyzzy ({toml}) is no setting.",
+        f"server ({toml}) is no setting.",
+    ]
+
+
+def test_unknown_variables_are_listed(toml: Path) -> None:
+    read = read_settings(file=toml, environment={"BELEG_PROT": "1", "BELEG_CHUNK": "2", "BELEGT": "x"})
+    assert read.unknown_variables == ("BELEG_CHUNK", "BELEG_PROT")
+
+
+@pytest.mark.parametrize("content", [b"port = = 1", b"port = 1\nport = 2", b"\xff\xfe", "name = 'ü'".encode("latin-1")])
+def test_a_file_that_is_no_toml(toml: Path, content: bytes) -> None:
+    toml.write_bytes(content)
+    assert refusal(file=toml, environment={}).startswith(f"{toml} is not valid TOML: ")
+
+
+def test_a_file_that_is_a_folder(tmp_path: Path) -> None:
+    assert refusal(file=tmp_path, environment={}).startswith(f"{tmp_path} cannot be read: ")
+
+
+def test_bad_values_are_named_with_their_source(toml: Path) -> None:
+    toml.write_text('alpha = 2\nindex = "faiss"\n')
+    environment = {"BELEG_PORT": "many", "BELEG_OFFLINE": "perhaps", "BELEG_LOAD_TIMEOUT_S": "nan"}
+    lines = refusal(file=toml, environment=environment, overrides={"chunk_tokens": 3}).splitlines()
+    assert {line.partition(": ")[0] for line in lines} == {
+        f"alpha ({toml})",
+        f"index ({toml})",
+        "port (BELEG_PORT)",
+        "offline (BELEG_OFFLINE)",
+        "load_timeout_s (BELEG_LOAD_TIMEOUT_S)",
+        "chunk_tokens (command line)",
+    }
+
+
+def test_a_key_is_never_shown(toml: Path) -> None:
+    read = read_settings(file=toml, environment={"BELEG_READER_API_KEY": "secret-1"})
+    assert "secret-1" not in f"{read} {read.settings!r} {read.settings.model_dump_json()}"
+    assert read.settings.reader_api_key.get_secret_value() == "secret-1"
+    toml.write_text("reader_api_key = 4711")
+    assert "4711" not in refusal(file=toml, environment={})
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError):
+        Settings().port = 1
+
+
+def test_every_setting_is_described() -> None:
+    assert [name for name, field in Settings.model_fields.items() if not (field.description or "").endswith(".")] == []
