@@ -71,7 +71,7 @@ def measure(count: int, queries: int) -> dict[str, float | int]:
         before = resident_mb()
         index = EmbeddedIndex(store, folder, name)
         encoder = Given()
-        searcher = Searcher(index, encoder, alpha=0.45)  # type: ignore[arg-type]
+        searcher = Searcher(index, encoder, alpha=0.5)  # type: ignore[arg-type]
         exact = np.load(folder / name / "vectors.npy")
         bare = faiss.read_index(str(folder / name / "vectors.faiss"))
         times: dict[str, list[float]] = {"fused": [], "dense": [], "keyword": [], "faiss": []}

@@ -229,8 +229,9 @@ class _Asking:
             return
         yield self._made(parsed.answer, None, tuple(quotes), text, notes)
 
-    def _read(self, hit: Hit, start: int, end: int) -> str | None:
-        return self.pipeline.store.text(hit.revision, start, end) or None
+    def _read(self, hit: Hit, start: int, end: int) -> tuple[str, int | None] | None:
+        document = self.pipeline.store.document(hit.document, hit.revision)
+        return (document.text[start:end], document.page_at(start)) if document else None
 
     def _abstain(self, reason: Reason, text: str = "", notes: tuple[str, ...] = (), quotes: tuple[Quote, ...] = ()) -> Answer:
         return self._made(in_words(reason, self.question), reason, quotes, text, notes)

@@ -60,7 +60,8 @@ _SHOTS = (
     ),
 )
 _MARKS = re.compile(
-    r"<\|[^|>\s]{1,40}\|>|</?s>|<unk>|\[/?[A-Z_]{3,24}\]|<</?SYS>>|<(?:start|end)_of_turn>|##(?:begin|end)_quote##|<ANSWER>"
+    r"<\|[^|>\s]{1,40}\|>|<｜[^｜>]{1,40}｜>|</?[a-z]{2,}(?:_[a-z]+)*>|</?s>|\[/?[A-Z_]{3,24}\]|<</?SYS>>"
+    r"|##(?:begin|end)_quote##|<ANSWER>"
 )
 
 
@@ -133,9 +134,9 @@ def _harmless(text: str) -> str:
 
 def _apply_template(engine: Engine, messages: Sequence[Message]) -> str:
     turns = [{"role": message.role, "content": message.content} for message in messages]
-    template = _template(engine.chat_template)
     names = {"add_generation_prompt": True, "bos_token": engine.bos, "eos_token": engine.eos}
     try:
+        template = _template(engine.chat_template)
         try:
             return template.render(messages=turns, **names)
         except _RefusedByTemplate:

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from reader.schema import Quote
 from retriever.schema import Hit
@@ -31,7 +31,7 @@ class Span:
 
 
 _MOST_QUOTES = 3
-_STEP = re.compile(rf"Passage (\d+): {OPEN}(.*?){CLOSE}", re.DOTALL)
+_STEP = re.compile(rf"Passage (\d{{1,9}}): {OPEN}(.*?){CLOSE}", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +76,10 @@ def grammar(hits: Sequence[Hit], freedom: Freedom, *, evidence: Sequence[Span] |
         hit = hits[span.passage - 1]
         text = hit.text[span.start : span.end]
         rules.append(f"step_{way}: {_literal(f'Passage {span.passage}: {OPEN}')} QUOTE_{way} {_literal(CLOSE + chr(10))}")
-        rules += _some_of(f"QUOTE_{way}", "substring_chunks", _sentences(text, hit.language))
+        # Sentences and what parts them are chunks each: from ink to ink is from a sentence's beginning to a sentence's end.
+        rules += _some_of(f"QUOTE_{way}", r"\S((.|\n)*\S)?", "substring_chunks", _sentences(text, hit.language))
         if freedom.extractive:
-            rules += _some_of(f"WORDS_{way}", "substring_words", text)
+            rules += _some_of(f"WORDS_{way}", r"\S(.|\n)*", "substring_words", text)
     return "\n".join(rules)
 
 
@@ -111,7 +112,9 @@ def parse(text: str) -> Parsed:
     return Parsed(quotes, after.strip() if mark else None)
 
 
-def prove(quotes: Iterable[tuple[int, str]], hits: Sequence[Hit], read: Callable[[Hit, int, int], str | None]) -> list[Quote]:
+def prove(
+    quotes: Iterable[tuple[int, str]], hits: Sequence[Hit], read: Callable[[Hit, int, int], tuple[str, int | None] | None]
+) -> list[Quote]:
     """Return the quotes that stand word for word in the passage they name, each placed in its document.
 
     Nothing is taken on trust, not even from a constrained engine: the text is looked for in the passage, and what it was found
@@ -120,7 +123,8 @@ def prove(quotes: Iterable[tuple[int, str]], hits: Sequence[Hit], read: Callable
     Args:
         quotes: as `parse` gives them.
         hits: the passages that the prompt showed.
-        read: returns the stored document's text between two offsets, and None if the document is gone.
+        read: returns the stored document's text between two offsets, with the page that the first one lies on; None if the
+            document is gone.
     """
     proven: list[Quote] = []
     for number, quoted in quotes:
@@ -130,25 +134,26 @@ def prove(quotes: Iterable[tuple[int, str]], hits: Sequence[Hit], read: Callable
         if hit is None or at < 0:
             continue
         start, end = hit.start + at, hit.start + at + len(text)
-        if read(hit, start, end) != text:
+        stored, page = read(hit, start, end) or ("", None)
+        if stored != text:
             continue
-        quote = Quote(hit.document, hit.source, hit.title, hit.page, start, end, text)
+        # Not the hit's page: a passage may run from one page onto the next.
+        quote = Quote(hit.document, hit.source, hit.title, page, start, end, text)
         if quote not in proven:
             proven.append(quote)
     return proven
 
 
-def _some_of(name: str, kind: str, of: str | list[str]) -> list[str]:
-    """Return the rules of a terminal that is a run of `of`, and not an empty one."""
+def _some_of(name: str, shape: str, kind: str, of: str | list[str]) -> list[str]:
+    """Return the rules of a terminal that is a run of `of` and has this shape: a run alone may be empty or white space."""
     body = json.dumps({kind: of}, ensure_ascii=False)
-    return [f"{name}: /(.|\\n)+/ & ANY_{name}", f"ANY_{name}: %regex {body}"]
+    return [f"{name}: /{shape}/ & ANY_{name}", f"ANY_{name}: %regex {body}"]
 
 
 def _sentences(text: str, language: str) -> list[str]:
-    """Return the text cut at sentence borders; put together again it is the text."""
-    starts = [start for start, _ in sentences(text, language)]
-    borders = [0, *starts[1:], len(text)]
-    return [text[start:end] for start, end in pairwise(borders)]
+    """Return the text cut before and after each sentence; put together again it is the text."""
+    borders = [0, *chain.from_iterable(sentences(text, language)), len(text)]
+    return [text[start:end] for start, end in pairwise(borders) if start < end]
 
 
 def _literal(text: str) -> str:

@@ -18,7 +18,9 @@ _IDENTIFIER = re.compile(r"\b(?=\w*[-/.]?\w*\d)(?=[\w/.-]*[^\W\d_])\w+(?:[-/.]\w
 _YEAR = re.compile(r"(?:19|20)\d\d")
 _NUMBER = re.compile(r"\d+(?:[.,:/ ]\d+)*")
 _NAME = re.compile(r"\b[A-ZÄÖÜ][\w-]+")
-_SENTENCE_START = re.compile(r"(?:^|[.!?:]\s+)\W*$")
+# Not after the dot of an ordinal or an abbreviation: in “am 3. Mai” and “Dr. Ihde” a name follows.
+_SENTENCE_START = re.compile(r"(?:^|(?<!\d)(?<!\b\w)(?<!\b\w\w)(?<!\bMrs)(?<!\bProf)\.\s+|[!?:]\s+)\W*$")
+_YES_OR_NO = {"ja", "nein", "yes", "no"}
 _SPELLED = {
     "0": ("null", "zero", "no", "kein", "keine"), "1": ("ein", "eine", "einen", "einem", "einer", "one", "a"),
     "2": ("zwei", "two"), "3": ("drei", "three"), "4": ("vier", "four"), "5": ("fünf", "five"), "6": ("sechs", "six"),
@@ -81,7 +83,7 @@ def missing_from_quotes(answer: str, question: str, quotes: Iterable[str]) -> li
     """Return the numbers, dates and names of an answer that neither its quotes nor the question have.
 
     Separators in numbers are ignored, small numbers may be spelled out, and names may be inflected. A word that begins a
-    sentence is no name.
+    sentence is no name, unless it is the whole answer.
 
     >>> missing_from_quotes("Frau Ihde zahlt 9,40 Euro", "Wer zahlt?", ["Ansprechpartnerin ist Frau Ihde."])
     ['9,40', 'Euro']
@@ -97,7 +99,9 @@ def missing_from_quotes(answer: str, question: str, quotes: Iterable[str]) -> li
     stems = {stem for language in ("de", "en") for stem in analyze(known, language)}
     for match in _NAME.finditer(answer):
         terms = [term for language in ("de", "en") for term in analyze(match.group(), language)]
-        if terms and not stems.intersection(terms) and not _SENTENCE_START.search(answer[: match.start()]):
+        begins = _SENTENCE_START.search(answer[: match.start()])
+        alone = match.group() == answer.strip(" .!") and answer.strip(" .!").casefold() not in _YES_OR_NO
+        if terms and not stems.intersection(terms) and (alone or not begins):
             missing.append(match.group())
     return missing
 

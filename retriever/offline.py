@@ -31,7 +31,7 @@ def go_offline() -> None:
 
 
 def _refuse_public(event: str, arguments: tuple[object, ...]) -> None:
-    if event not in ("socket.connect", "socket.sendto"):
+    if event not in ("socket.connect", "socket.sendto", "socket.sendmsg"):
         return
     address = arguments[1]
     if isinstance(address, tuple) and not _is_ours(str(address[0])):
@@ -47,4 +47,6 @@ def _is_ours(host: str) -> bool:
     except ValueError:
         # A name: what it stands for is not known here, so only the one that never leaves this machine is let through.
         return host in ("localhost", "")
+    # An IPv4 address that is written as an IPv6 one, as dual-stack sockets do, is judged as what it is.
+    address = getattr(address, "ipv4_mapped", None) or address
     return address.is_loopback or address.is_private or address.is_link_local or address.is_unspecified

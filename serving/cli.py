@@ -15,7 +15,7 @@ __all__ = ["serve"]
 def serve(*, host: str | None, port: int | None) -> None:
     """Answer questions over HTTP.
 
-    POST /v1/ask and /v1/search; GET /docs describes them. Documents that `beleg index` changes meanwhile show within a second.
+    POST /v1/ask and /v1/search; GET /openapi.json describes them. Documents that `beleg index` changes meanwhile show within a second.
     """
     from serving.run import run
 

@@ -52,7 +52,7 @@ def build(store: Store, folder: Path, stamp: Stamp, *, dimensions: int, progress
             _fsync(file)
         partial.rename(folder / name)
         _fsync(folder)
-    except OSError as error:
+    except (OSError, ValueError, RuntimeError) as error:  # tantivy and FAISS say of a full disk the latter two
         raise StoreError(
             f"The index could not be written to {folder}: {error}.", way_out="The one before it is still in use."
         ) from error

@@ -23,8 +23,12 @@ def main() -> None:
     from retriever.ingest import Ingest
     from retriever.store import Store
 
+    def say(what: str) -> None:
+        sys.stdout.write(f"{what}\n")
+        sys.stdout.flush()
+
     def step(name: str) -> None:
-        print(name, flush=True)
+        say(name)
         time.sleep(0.004)
 
     class Told(Store):
@@ -77,9 +81,9 @@ def main() -> None:
         try:
             ingest.run([files])
         except StoreLocked as error:
-            print("locked", error, flush=True)
+            say(f"locked {error}")
             sys.exit(1)
-    print("done", flush=True)
+    say("done")
 
 
 if __name__ == "__main__":

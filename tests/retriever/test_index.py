@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -322,6 +325,33 @@ class TestEmbedded:
         (tmp_path / "file").touch()
         with pytest.raises(StoreError, match="could not be written"):
             build(store, tmp_path / "file", fakes.STAMP, dimensions=32)
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on file sizes")
+    def test_a_full_disk_is_an_error_whoever_meets_it(self, tmp_path: Path) -> None:
+        """Of the limits, the first ones stop tantivy, the next NumPy and the vectors of FAISS, the last one nobody."""
+        program = (
+            "import random, resource, sys; from pathlib import Path\n"
+            "from fakes import STAMP, FakeEncoder, document, put_lines\n"
+            "from retriever.errors import StoreError; from retriever.index.embedded import build\n"
+            "from retriever.store import Store\n"
+            "folder = Path(sys.argv[1]); store, index = Store(folder), folder / 'index'\n"
+            "lines = [f'Zeile {number} {random.random()}' for number in range(3000)]\n"
+            "put_lines(store, FakeEncoder(), document('a', '\\n'.join(lines)))\n"
+            "for limit in [10_000, 60_000, 90_000, 150_000, 300_000, 10_000_000]:\n"
+            "    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))\n"
+            "    try:\n"
+            "        sys.stdout.write(f'built {build(store, index, STAMP, dimensions=32)}\\n')\n"
+            "    except StoreError as error:\n"
+            "        assert list(index.iterdir()) == []\n"
+            "        sys.stdout.write(f'{error}\\n')\n"
+        )
+        paths = os.pathsep.join([str(Path(__file__).parents[2]), str(Path(__file__).parent)])
+        command = [sys.executable, "-c", program, str(tmp_path)]
+        said = subprocess.check_output(command, env={**os.environ, "PYTHONPATH": paths}, text=True).splitlines()
+        assert len(said) == 6
+        assert said[-1].startswith("built ")
+        assert all(line.startswith("The index could not be written to ") for line in said[:-1])
+        assert all(line.endswith("The one before it is still in use.") for line in said[:-1])
 
     def test_progress_counts_chunks(self, store: Store, folder: Path, fakes: ModuleType) -> None:
         fakes.put_lines(store, fakes.FakeEncoder(), fakes.document("a", "ja\n" * 10_500))

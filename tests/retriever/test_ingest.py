@@ -14,6 +14,7 @@ from retriever.ingest import Ingest, Outcome, stamp_of
 from retriever.live import Live
 from retriever.store import Store
 
+SIZE = ChunkSize(20, 5)
 LONG = "Der {} liegt im Hotel an der Bahn. Er hat {} Zimmer und {} Betten. Für den {} gilt eine Frist von {} Tagen. "
 
 
@@ -30,7 +31,7 @@ class Runs:
         for name, text in texts.items():
             (self.files / f"{name}.txt").write_text(text)
 
-    def __call__(self, *paths: Path, size: ChunkSize = ChunkSize(20, 5), prune: bool = False, **others: Any) -> dict[str, str]:
+    def __call__(self, *paths: Path, size: ChunkSize = SIZE, prune: bool = False, **others: Any) -> dict[str, str]:
         """Return each file's status by its name without ending."""
         self.outcomes: list[Outcome] = []
         self.totals: list[int] = []
@@ -262,7 +263,8 @@ class TestSettingsThatChange:
         with pytest.raises(SettingsError) as caught:
             runs(size=ChunkSize(100 - CONTEXT_TOKENS + 1, 5))
         assert str(caught.value) == (
-            "chunk_tokens is 69, but the encoder sees 100 tokens, of which titles and headings may take 32. Set it to 68 or less."
+            "chunk_tokens is 69, but the encoder sees 100 tokens, of which titles and headings may take 32. "
+            "Set it to 68 or less."
         )
         assert runs(size=ChunkSize(100 - CONTEXT_TOKENS, 5)) == {"a": "added"}
 

@@ -276,15 +276,10 @@ def running(shared: tuple[Relay, Running], fake: FakePipeline) -> Iterator[Runni
     assert running.gate.wait_empty(5), "a question has outlived its test"
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-golden", action="store_true", help="Write what is sent now into tests/serving/golden.")
-
-
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Callable[[str, object], None]:
     """Compare a value with the file of that name."""
-    # Unknown unless this folder is named on the command line.
-    update = request.config.getoption("--update-golden", default=False)
+    update = request.config.getoption("--update-golden")
 
     def compare(name: str, value: object) -> None:
         path = Path(__file__).with_name("golden") / f"{name}.json"
