@@ -87,17 +87,22 @@ def _question(line: str, where: str) -> Question:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise BelegError(f"{where}: not valid JSON ({error}).") from error
-    try:
-        proof = row["proof"]
-        answers = [row["answer"], *row.get("answers", [])] if row["answer"] is not None else []
-        return Question(
-            id=str(row["id"]),
-            split=str(row.get("split", "")),
-            language=str(row.get("language", "und")),
-            question=str(row["question"]),
-            answers=tuple(str(answer) for answer in answers),
-            proof=Proof(str(proof["source"]), str(proof["text"])) if proof else None,
-            kind=str(row.get("kind", "")),
-        )
-    except (KeyError, TypeError) as error:
-        raise BelegError(f"{where}: a field is missing or malformed: {error}.") from error
+    if not isinstance(row, dict):
+        raise BelegError(f"{where}: not a JSON object.")
+    for field in ("id", "question", "answer", "proof"):
+        if field not in row:
+            raise BelegError(f"{where}: the field {field!r} is missing.")
+    answer, others, proof = row["answer"], row.get("answers", []), row["proof"]
+    if not isinstance(others, list):
+        raise BelegError(f"{where}: the field 'answers' is not a list.")
+    if proof is not None and not (isinstance(proof, dict) and all(str(proof.get(part) or "").strip() for part in ("source", "text"))):
+        raise BelegError(f"{where}: the field 'proof' is neither null nor an object with 'source' and 'text'.")
+    return Question(
+        id=str(row["id"]),
+        split=str(row.get("split", "")),
+        language=str(row.get("language", "und")),
+        question=str(row["question"]),
+        answers=tuple(str(text) for text in (answer, *others)) if answer is not None else (),
+        proof=Proof(str(proof["source"]), str(proof["text"])) if proof else None,
+        kind=str(row.get("kind", "")),
+    )

@@ -15,7 +15,7 @@ from reader.prompt import Rendered, render
 from reader.quotes import Freedom, Span, grammar, parse, prove
 from reader.release import release_id
 from reader.schema import Answer, Quote, Reason, Turn
-from reader.support import in_words, missing_from_quotes, strength, unknown_identifiers
+from reader.support import in_words, missing_from_quotes, says_something, strength, unknown_identifiers
 from retriever.encode import Encoder, open_encoder
 from retriever.errors import QueryError
 from retriever.index.base import Filters
@@ -227,7 +227,11 @@ class _Asking:
             note = f"The model's answer names {', '.join(missing)}, which its quotes do not."
             yield self._abstain("unsupported", text, (*notes, note), tuple(quotes))
             return
-        yield self._made(parsed.answer, None, tuple(quotes), text, notes)
+        answer = parsed.answer
+        if self.pipeline.calibration.extractive and not says_something(answer, self.question):
+            # A small model may pick a word that tells nothing; the sentence it proves that with tells more.
+            answer = quotes[0].text
+        yield self._made(answer, None, tuple(quotes), text, notes)
 
     def _read(self, hit: Hit, start: int, end: int) -> tuple[str, int | None] | None:
         document = self.pipeline.store.document(hit.document, hit.revision)

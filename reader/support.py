@@ -12,7 +12,7 @@ from reader.schema import Reason
 from retriever.analyze import analyze, analyze_query
 from retriever.schema import Hit
 
-__all__ = ["in_words", "missing_from_quotes", "strength", "unknown_identifiers"]
+__all__ = ["in_words", "missing_from_quotes", "says_something", "strength", "unknown_identifiers"]
 
 _IDENTIFIER = re.compile(r"\b(?=\w*[-/.]?\w*\d)(?=[\w/.-]*[^\W\d_])\w+(?:[-/.]\w+)*\b|\b\d{4,}\b")
 _YEAR = re.compile(r"(?:19|20)\d\d")
@@ -104,6 +104,15 @@ def missing_from_quotes(answer: str, question: str, quotes: Iterable[str]) -> li
         if terms and not stems.intersection(terms) and (alone or not begins):
             missing.append(match.group())
     return missing
+
+
+def says_something(answer: str, question: str) -> bool:
+    """Say whether an answer has a word that is neither a function word nor in the question.
+
+    >>> [says_something(text, "How long must I wait?") for text in ("at", "wait", "eight minutes")]
+    [False, False, True]
+    """
+    return all(set(analyze(answer, language)) - set(analyze(question, language)) for language in ("de", "en"))
 
 
 def in_words(reason: Reason, question: str) -> str:

@@ -126,6 +126,8 @@ class Ingest:
         with Loader(max_bytes=self.max_bytes, timeout_s=self.timeout_s) as loader:
             for document in loader.load_many(todo):
                 if isinstance(document, LoadError):
+                    # Its earlier version stays, and must keep up with the chunker like one that has no file here.
+                    present.discard(document.source)
                     self._failed(document)
                 else:
                     yield self._prepare(document, recipe, "changed" if document.source in known else "added")
@@ -189,7 +191,8 @@ class Ingest:
         # Not `resolve`, which raises where links run in a circle.
         roots = [Path(source_of(path)) for path in paths]
         for source in known.keys() - present:
-            below = any(root == Path(source) or root in Path(source).parents for root in roots)
+            # A folder that is not there at all is more likely an unmounted share than a wish to forget everything.
+            below = any(root == Path(source) or (root in Path(source).parents and root.is_dir()) for root in roots)
             if below and _is_gone(source):
                 self.store.remove(source)
                 self.on_outcome(Outcome(source, "removed"))

@@ -35,6 +35,8 @@ def publish(
     live = _open(store, folder)
     if live and live.stamp == stamp and live.revision == store.revision():
         drop_others(folder, [live.name])
+        # Nothing came between, so whoever was still searching the generation before has long finished.
+        store.collect(live.revision)
         return False
     name = build(store, folder, stamp, dimensions=encoder.dimensions, progress=progress)
     store.publish(name, asdict(stamp))
@@ -85,19 +87,23 @@ class Live:
             IndexMissing: nothing has been indexed.
             IndexMismatch: another encoder or analyser made it.
         """
-        name = self._store.generation()
-        if name != self._name or self._searcher is None:
+        if self._searcher is None or self._store.generation() != self._name:
             with self._opening:
-                name = self._store.generation()
-                if name != self._name or self._searcher is None:
-                    self._searcher = Searcher(self._open_live(name), self._encoder, alpha=self._alpha)
-                    self._name = name
+                while self._searcher is None or self._store.generation() != self._name:
+                    self._open_live(self._store.generation())
         return self._searcher
 
-    def _open_live(self, name: str | None) -> EmbeddedIndex:
+    def _open_live(self, name: str | None) -> None:
         if name is None:
             raise IndexMissing("Nothing has been indexed yet.", way_out="Run `beleg index FOLDER`.")
-        return EmbeddedIndex(self._store, self._folder, name)
+        try:
+            index = EmbeddedIndex(self._store, self._folder, name)
+        except IndexMissing:
+            if self._store.generation() == name:
+                raise
+            return  # Two more were published meanwhile, and this one deleted: the next look finds the newest.
+        self._searcher = Searcher(index, self._encoder, alpha=self._alpha)
+        self._name = name
 
 
 def _open(store: Store, folder: Path) -> EmbeddedIndex | None:

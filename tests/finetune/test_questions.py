@@ -60,7 +60,9 @@ def test_good_lines(tmp_path: Path) -> None:
         ({**GOOD, "proof": {"source": "x"}}, "text"),
         ({**GOOD, "proof": "a.md"}, "proof"),
         ({**GOOD, "proof": ["a.md"]}, "proof"),
+        ({**GOOD, "proof": {"source": "a.md", "text": " "}}, "proof"),
         ({**GOOD, "answers": 3}, "answers"),
+        ({**GOOD, "answers": "hier"}, "answers"),
         ({**GOOD, "answers": None}, "answers"),
     ],
 )
@@ -115,7 +117,7 @@ def question(source: str, text: str) -> Question:
 @pytest.mark.parametrize("text", ["Es ist hier *drin*.", "Es\nist hier\t*drin*.", " Es ist  hier *drin*. "])
 def test_white_space_does_not_matter(store: Store, source: str, text: str) -> None:
     ((label,),) = place([question(source, text)], store).values()
-    assert label == Label(document_id("one/a.md"), 13, 33)
+    assert label == Label(document_id("one/a.md"), 13, 34)
 
 
 @pytest.mark.parametrize(

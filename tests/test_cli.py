@@ -1,0 +1,280 @@
+"""The installed `beleg`, run as people and programs run it: exit codes, JSON, what it names and what it keeps to itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+Beleg = Callable[..., "subprocess.CompletedProcess[str]"]
+
+COMMANDS = ["index", "search", "settings", "fetch", "ask", "doctor", "serve", "evaluate", "calibrate"]
+HIT_KEYS = {"document", "source", "title", "page", "start", "end", "text", "score", "dense", "keyword"}
+QUOTE_KEYS = {"document", "source", "title", "page", "start", "end", "text"}
+ANSWER_KEYS = {"answer", "abstained", "reason", "quotes", "hits", "release", "timings"}
+SECRET = "sk-do-not-tell-4711"  # noqa: S105
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two good files, and three that cannot become documents."""
+    root = tmp_path_factory.mktemp("cli")
+    files = root / "files"
+    files.mkdir()
+    (files / "canteen.md").write_text("# Canteen\n\nGuests pay 9.40 euros for a main dish.\n", encoding="utf-8")
+    (files / "urlaub.txt").write_text("Urlaub\n\nJeder hat 30 Tage Urlaub im Jahr.\n", encoding="utf-8")
+    (files / "broken.pdf").write_bytes(b"%PDF-1.4\nnothing of the kind")
+    (files / "empty.txt").write_bytes(b"")
+    (files / "blank.html").write_text("<html><body></body></html>", encoding="utf-8")
+    return root
+
+
+@pytest.fixture(scope="module")
+def first_run(beleg: Beleg, folder: Path) -> subprocess.CompletedProcess[str]:
+    return beleg("index", folder / "files", data_dir=folder / "data")
+
+
+@pytest.fixture
+def data(folder: Path, first_run: object) -> Path:
+    return folder / "data"
+
+
+# -- help -------------------------------------------------------------------------------------------------------------
+
+
+def test_help_names_every_command(beleg: Beleg) -> None:
+    done = beleg("--help")
+    assert done.returncode == 0
+    assert not done.stderr
+    assert all(f"\n  {name} " in done.stdout for name in COMMANDS)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = (
+        "import sys; sys.argv = ['beleg', '--help']\n"
+        "import beleg\n"
+        "try: beleg.main()\n"
+        "except SystemExit: pass\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = set(done.stderr.split())
+    assert "click" in loaded
+    heavy = {"torch", "numpy", "pydantic", "transformers", "fastapi", "faiss", "tantivy", "llama_cpp", "httpx", "rich", "reader"}
+    assert not loaded & heavy
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(beleg: Beleg, command: str) -> None:
+    done = beleg(command, "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"Usage: beleg {command}")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--nonsense"],
+        ["nonsense"],
+        ["search", "--nonsense", "x"],
+        ["search"],
+        ["search", "x", "--mode", "magic"],
+        ["search", "x", "--limit", "0"],
+        ["search", "x", "--filter", "language"],
+        ["index"],
+    ],
+)
+def test_wrong_usage_exits_with_2(beleg: Beleg, arguments: list[str]) -> None:
+    done = beleg(*arguments)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr
+    assert not done.stdout
+
+
+# -- indexing and asking ----------------------------------------------------------------------------------------------
+
+
+def test_a_folder_with_bad_files_exits_with_3_and_names_them(first_run: subprocess.CompletedProcess[str]) -> None:
+    assert first_run.returncode == 3
+    assert "2 added" in first_run.stdout
+    lines = [line for line in first_run.stderr.splitlines() if line.startswith("Left out: ")]
+    for name in ("broken.pdf", "empty.txt", "blank.html"):
+        (line,) = [line for line in lines if name in line]
+        assert len(line.split(f"{name}: ")[1]) > 5
+    assert len(lines) == 3
+
+
+def test_the_same_as_json(beleg: Beleg, folder: Path, data: Path) -> None:
+    done = beleg("index", folder / "files", "--json", data_dir=data)
+    assert done.returncode == 3
+    found = json.loads(done.stdout)
+    assert (found["added"], found["unchanged"], found["failed"]) == (0, 2, 3)
+    assert (found["documents"], found["published"]) == (2, False)
+    assert {Path(item["source"]).name for item in found["left_out"]} == {"broken.pdf", "empty.txt", "blank.html"}
+    assert all(item["reason"] for item in found["left_out"])
+    assert not done.stderr
+
+
+@pytest.mark.parametrize("mode", ["fused", "dense", "keyword", "rrf"])
+def test_search_gives_the_keys_that_programs_rely_on(beleg: Beleg, data: Path, mode: str) -> None:
+    done = beleg("search", "Was zahlen Gäste? Guests", "--json", "--mode", mode, "--limit", 1, data_dir=data)
+    assert done.returncode == 0, done.stderr
+    (hit,) = json.loads(done.stdout)["hits"]
+    assert hit.keys() >= HIT_KEYS
+    assert "Guests pay" in hit["text"]
+
+
+def test_filters_narrow_a_search(beleg: Beleg, data: Path) -> None:
+    done = beleg("search", "Urlaub", "--json", "--filter", "language=en", "--filter", "language=fr", data_dir=data)
+    assert {Path(hit["source"]).name for hit in json.loads(done.stdout)["hits"]} <= {"canteen.md"}
+    unknown = beleg("search", "Urlaub", "--filter", "colour=red", data_dir=data)
+    assert unknown.returncode == 1
+    assert "colour" in unknown.stderr
+
+
+def test_ask_gives_the_keys_that_programs_rely_on(beleg: Beleg, data: Path) -> None:
+    done = beleg("ask", "What do guests pay for a main dish?", "--json", data_dir=data)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer.keys() >= ANSWER_KEYS
+    assert not answer["abstained"]
+    assert [quote["text"] for quote in answer["quotes"]] == ["Guests pay 9.40 euros for a main dish."]
+    assert answer["quotes"][0].keys() >= QUOTE_KEYS
+    assert answer["hits"][0].keys() >= HIT_KEYS
+
+
+def test_an_abstention_is_told_in_words_and_exits_with_0(beleg: Beleg, data: Path) -> None:
+    done = beleg("ask", "How heavy is the DSH-9?", data_dir=data)
+    assert done.returncode == 0
+    assert "DSH-9" in done.stdout
+    assert "Closest passages:" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["search", "ask"])
+def test_before_anything_is_indexed(beleg: Beleg, tmp_path: Path, command: str) -> None:
+    done = beleg(command, "anything", data_dir=tmp_path / "data")
+    assert done.returncode == 1
+    assert "Nothing has been indexed yet." in done.stderr
+    assert "beleg index" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_that_is_not_there(beleg: Beleg, tmp_path: Path) -> None:
+    done = beleg("index", tmp_path / "missing", data_dir=tmp_path / "data")
+    assert done.returncode in {1, 2, 3}
+    assert "missing" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_interrupting_keeps_what_is_done(
+    beleg: Beleg, beleg_command: Path, beleg_environment: Callable[[Mapping[str, str]], dict[str, str]], tmp_path: Path
+) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    for number in range(120):
+        lines = [f"Absatz {number} {line}: Die Pauschale Nummer {number * line} gilt für alle Reisen." for line in range(30)]
+        (files / f"{number}.txt").write_text("\n\n".join(lines), encoding="utf-8")
+    data = tmp_path / "data"
+    command = [beleg_command, "index", str(files)]
+    settings = beleg_environment({"BELEG_DATA_DIR": str(data)})
+    with subprocess.Popen(command, env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        until = time.monotonic() + 30
+        while not (data / "store.sqlite").exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        time.sleep(1)
+        child.send_signal(signal.SIGINT)
+        _, errors = child.communicate(timeout=30)
+    assert child.returncode == 130, errors
+    assert "run the command again" in errors
+    assert "Traceback" not in errors
+    for path in sorted(files.iterdir())[3:]:
+        path.unlink()
+    again = beleg("index", files, "--prune", "--json", data_dir=data)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["documents"] == 3
+
+
+# -- settings and doctor ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [["settings"], ["search", "x"], ["doctor"], ["serve"]])
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("prot = 1", ["prot", "port", "beleg.toml"]),
+        ('port = "many"\nalpha = 7', ["port", "alpha", "beleg.toml"]),
+        ("port =", ["beleg.toml", "TOML"]),
+    ],
+)
+def test_a_bad_settings_file_exits_with_2_and_names_the_setting(
+    beleg: Beleg, tmp_path: Path, command: list[str], text: str, named: list[str]
+) -> None:
+    (tmp_path / "beleg.toml").write_text(text, encoding="utf-8")
+    done = beleg(*command, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    for word in named:
+        assert word in done.stderr
+
+
+def test_settings_show_where_they_come_from(beleg: Beleg, tmp_path: Path) -> None:
+    (tmp_path / "beleg.toml").write_text(f'passages = 7\nalpha = 0.25\nreader_api_key = "{SECRET}"\n', encoding="utf-8")
+    done = beleg("settings", "--json", cwd=tmp_path, alpha=0.75, nonsense=1)
+    assert done.returncode == 0
+    rows = json.loads(done.stdout)
+    assert rows["passages"] == {"value": 7, "source": "beleg.toml"}
+    assert rows["alpha"] == {"value": 0.75, "source": "BELEG_ALPHA"}
+    assert rows["threads"]["source"] == "default"
+    assert rows["reader_api_key"]["source"] == "beleg.toml"
+    assert "BELEG_NONSENSE" in done.stderr
+    assert SECRET not in done.stdout + done.stderr + beleg("settings", cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize("options", [["--json"], []])
+def test_the_api_key_is_told_to_nobody(beleg: Beleg, data: Path, options: list[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, never listening: connections are refused
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        more = {"data_dir": data, "reader_url": url, "reader_api_key": SECRET}
+        runs = [
+            beleg("settings", *options, **more),
+            beleg("doctor", *options, **more),
+            beleg("ask", "What do guests pay?", *options, **more),
+            beleg("ask", "What do guests pay?", *options, **{**more, "reader_timeout_s": "never"}),
+        ]
+    assert [run.returncode for run in runs] == [0, 1, 1, 2]
+    for run in runs:
+        assert SECRET not in run.stdout + run.stderr
+    assert url in runs[2].stderr
+
+
+def test_a_healthy_doctor(beleg: Beleg, data: Path) -> None:
+    done = beleg("doctor", "--json", data_dir=data)
+    findings = json.loads(done.stdout)
+    assert [item["name"] for item in findings] == ["packages", "encoder", "reader", "store", "index"]
+    assert all(item["ok"] for item in findings), findings
+    assert done.returncode == 0
+
+
+def test_an_unhealthy_doctor_looks_at_everything(beleg: Beleg, tmp_path: Path) -> None:
+    done = beleg("doctor", "--json", data_dir=tmp_path / "data", reader="./missing.gguf", encoder="package:no_such_package")
+    findings = {item["name"]: item for item in json.loads(done.stdout)}
+    assert done.returncode == 1
+    assert [name for name, item in findings.items() if not item["ok"]] == ["encoder", "reader", "index"]
+    assert "missing.gguf" in findings["reader"]["detail"]
+    assert all(item["way_out"] for item in findings.values() if not item["ok"])
+
+
+def test_a_closed_pipe_is_no_traceback(beleg_command: Path, data: Path) -> None:
+    command = f"'{beleg_command}' settings | true"
+    done = subprocess.run(["sh", "-c", command], env=dict(os.environ), capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
