@@ -95,7 +95,9 @@ def _question(line: str, where: str) -> Question:
     answer, others, proof = row["answer"], row.get("answers", []), row["proof"]
     if not isinstance(others, list):
         raise BelegError(f"{where}: the field 'answers' is not a list.")
-    if proof is not None and not (isinstance(proof, dict) and all(str(proof.get(part) or "").strip() for part in ("source", "text"))):
+    if proof is not None and not (
+        isinstance(proof, dict) and all(str(proof.get(part) or "").strip() for part in ("source", "text"))
+    ):
         raise BelegError(f"{where}: the field 'proof' is neither null nor an object with 'source' and 'text'.")
     return Question(
         id=str(row["id"]),

@@ -42,7 +42,7 @@ def beleg(beleg_command: Path, tmp_path_factory: pytest.TempPathFactory) -> Bele
         given = {f"BELEG_{name.upper()}": str(value) for name, value in settings.items()}
         command = [str(part) for part in (beleg_command, *arguments)]
         return subprocess.run(
-            command, cwd=cwd, env=environment(given), capture_output=True, text=True, check=False, timeout=60
+            command, cwd=cwd, env=environment(given), capture_output=True, text=True, check=False, timeout=240
         )
 
     return run

@@ -9,6 +9,7 @@ import codecs
 import re
 
 from retriever.load.normal import Extract, Writer, fill_pages, normalise, one_line
+from retriever.load.wrapping import unwrap
 
 __all__ = ["NotText", "decode", "read"]
 
@@ -97,7 +98,7 @@ def read(data: bytes) -> Extract:
     writer = Writer()
     starts: list[int | None] = []
     for sheet in sheets:
-        text = normalise(sheet)
+        text = unwrap(normalise(sheet))
         starts.append(writer.add(text) if text else None)
     text = writer.text()
     first = one_line(text[: 4 * _TITLE_LENGTH].partition("\n")[0])

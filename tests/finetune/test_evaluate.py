@@ -60,7 +60,13 @@ def answered(
 ) -> Answered:
     question = Question("q", "", language, "?", (gold,) if gold else (), Proof("s", "t") if gold else None, "")
     quote = Quote("d", "s", "t", None, 0, 1, "x")
-    more: dict[str, Any] = {"hits": (), "reasoning": "", "notes": (), "release": "r", "timings": {"search": 0.0, "read": seconds}}
+    more: dict[str, Any] = {
+        "hits": (),
+        "reasoning": "",
+        "notes": (),
+        "release": "r",
+        "timings": {"search": 0.0, "read": seconds},
+    }
     reason = "unproven" if given is None else None
     answer = Answer(given or "Nichts.", given is None, reason, (quote,) * quotes, **more)  # type: ignore[arg-type]
     return Answered(question, answer, verbatim, golden)

@@ -40,7 +40,11 @@ def ranked(question: str, hits: Sequence[Hit], encoder: Encoder | None = None) -
 @pytest.mark.parametrize(
     ("language", "text", "left"),
     [
-        ("de", "3.2 Hotelkosten\nDie Grenze liegt bei 145 Euro.\nGilt das immer?\nJa.", {"Die Grenze liegt bei 145 Euro.", "Ja."}),
+        (
+            "de",
+            "3.2 Hotelkosten\nDie Grenze liegt bei 145 Euro.\nGilt das immer?\nJa.",
+            {"Die Grenze liegt bei 145 Euro.", "Ja."},
+        ),
         ("en", "Hotel costs\nWhat is the limit?\nThe limit is 145 euros.", {"The limit is 145 euros."}),
         ("de", "Schutzausrüstung\n- Brille\nPolen | 34 Euro", {"- Brille", "Polen | 34 Euro"}),
         ("en", "Only a heading", set()),

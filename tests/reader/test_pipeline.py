@@ -142,7 +142,9 @@ def test_unproven(open_pipeline: Open, fake_engine: Callable[..., Any], says: ob
     assert (engine.grammars[0] is not None) == constrained
 
 
-@pytest.mark.parametrize(("says", "named"), [("0,50 Euro", "0,50"), ("Frau Meier zahlt 0,30 Euro", "Meier"), ("Meier", "Meier")])
+@pytest.mark.parametrize(
+    ("says", "named"), [("0,50 Euro", "0,50"), ("Frau Meier zahlt 0,30 Euro", "Meier"), ("Meier", "Meier")]
+)
 def test_unsupported(open_pipeline: Open, says: str, named: str) -> None:
     answer = abstention(open_pipeline(quoting(KILOMETRE, says)))
     assert answer.reason == "unsupported"
@@ -261,9 +263,7 @@ def test_a_document_replaced_meanwhile_never_gives_a_wrong_quote(
     assert any(f"0,4{times - 1}" in hit.text for hit in again.hits)
 
 
-def test_a_quote_gets_the_page_that_it_begins_on(
-    open_pipeline: Open, encoder: Encoder, tmp_path: Path
-) -> None:
+def test_a_quote_gets_the_page_that_it_begins_on(open_pipeline: Open, encoder: Encoder, tmp_path: Path) -> None:
     first, second = "The canteen opens at noon. ", "Parking costs seven euros a day."
     document = Document(document_id("a.pdf"), "a.pdf", "House", first + second, "en", "0", pages=(0, len(first)))
     size = ChunkSize(60, 10)

@@ -56,7 +56,9 @@ def quoting(number: int, quoted: str, answer: str = "x") -> str:
 @pytest.fixture(scope="module")
 def two(make_hit: Make) -> list[Hit]:
     return [
-        make_hit("Guests pay 9.40 euros. Staff pay less. Both pay cash."), make_hit("Es gilt § 3 Abs. 2. Danach nicht.", language="de")]
+        make_hit("Guests pay 9.40 euros. Staff pay less. Both pay cash."),
+        make_hit("Es gilt § 3 Abs. 2. Danach nicht.", language="de"),
+    ]
 
 
 @settings(max_examples=40, deadline=None)
@@ -161,7 +163,9 @@ def test_evidence_restricts_what_may_be_quoted(two: list[Hit]) -> None:
 @pytest.mark.parametrize("text", ODD)
 def test_the_real_model_quotes_odd_passages_word_for_word(starter: LlamaCpp, make_hit: Make, text: str) -> None:
     hit = make_hit(text)
-    prompt = Prompt(tuple(starter.tokenize("<|im_start|>user\nQuote.<|im_end|>\n<|im_start|>assistant\n")), (Message("user", ""),))
+    prompt = Prompt(
+        tuple(starter.tokenize("<|im_start|>user\nQuote.<|im_end|>\n<|im_start|>assistant\n")), (Message("user", ""),)
+    )
     rules = grammar([hit], Freedom(False, False, True))
     out = "".join(starter.generate(prompt, grammar=rules, max_tokens=120, cancelled=never))
     quoted = out.removeprefix(f"Passage 1: {OPEN}").split(f"{CLOSE}\n")[0]
@@ -196,7 +200,9 @@ def test_what_counts_as_abstaining(answer: str, abstained: bool) -> None:
 
 
 PIECES = st.lists(
-    st.one_of(st.sampled_from([OPEN, CLOSE, ANSWER, "Passage ", "1", "2: ", ": ", "\n", "٣", "NOT FOUND", "#"]), st.text(max_size=8)),
+    st.one_of(
+        st.sampled_from([OPEN, CLOSE, ANSWER, "Passage ", "1", "2: ", ": ", "\n", "٣", "NOT FOUND", "#"]), st.text(max_size=8)
+    ),
     max_size=20,
 ).map("".join)
 
