@@ -104,17 +104,18 @@ def test_served_while_another_process_indexes(
                 assert "9.90" in text
                 assert "9.40" not in text
 
-                events = []
+                events: list[str] = []
+                sent = {}
                 with client.stream("POST", "/v1/ask", json={**question, "stream": True}) as response:
                     assert response.headers["content-type"].startswith("text/event-stream")
                     for row in response.iter_lines():
                         if row.startswith("event: "):
                             events.append(row.removeprefix("event: "))
                         elif row.startswith("data: "):
-                            last = json.loads(row.removeprefix("data: "))
+                            sent[events[-1]] = json.loads(row.removeprefix("data: "))
                 assert events[0] == "hits"
                 assert events[-1] == "done"
-                assert [quote["text"] for quote in last["quotes"]] == ["Guests pay 9.90 euros for a main dish."]
+                assert [quote["text"] for quote in sent["answer"]["quotes"]] == ["Guests pay 9.90 euros for a main dish."]
             server.send_signal(signal.SIGTERM)
             assert server.wait(30) == 0
         finally:

@@ -135,7 +135,7 @@ def test_passages_that_do_not_fit_are_dropped_from_the_end(
         assert [letter * 400 in shown.prompt.messages[-1].content for letter in "abcd"] == [hit in shown.hits for hit in hits]
         return len(shown.hits), shown.dropped
 
-    sizes = range(2400, 6000, 100)
+    sizes = range(1000, 6000, 100)
     found = []
     for size in sizes:
         try:

@@ -1,6 +1,7 @@
 """Chunks are exact slices, cover the text, keep to their size and begin at headings."""
 
 import re
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -95,5 +96,5 @@ def test_any_text(text: str, tokens: int, overlap: int, counter: Words, language
         inside = sum(piece.start <= start < piece.end for start in starts)
         assert inside <= tokens or len(piece.text.split()) == 1
         covered.update(range(piece.start, piece.end))
-    assert [(a.start, a.end) < (b.start, b.end) for a, b in zip(chunks, chunks[1:], strict=False)].count(False) == 0
+    assert [(a.start, a.end) < (b.start, b.end) for a, b in pairwise(chunks)].count(False) == 0
     assert all(character.isspace() or at in covered for at, character in enumerate(text))
