@@ -20,7 +20,7 @@ def main() -> None:
     root = Path(__file__).resolve().parent.parent
     command = [str(Path(sys.executable).with_name("beleg")), "ask", QUESTION]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.replace(f"{root}/", "")
-    console = Console(record=True, width=118, file=Path("/dev/null").open("w"))
+    console = Console(record=True, width=118, quiet=True)
     console.print(Text(f'$ beleg ask "{QUESTION}"', style="bold green"))
     console.print(Text(printed.strip()))
     drawn = console.export_svg(title="beleg")

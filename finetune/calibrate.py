@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from finetune.questions import Question
 from reader.calibration import Calibration
@@ -43,16 +44,20 @@ def calibrated(pipeline: Pipeline, questions: Sequence[Question]) -> Calibrated:
 
 
 def threshold(strengths: Sequence[tuple[float, bool]]) -> float:
-    """Return the threshold with the most right abstentions less wrong ones; of equal ones the lowest.
+    """Return the threshold below which abstaining has the best F1, in the middle of its gap; of equal ones the lowest.
 
     Args:
         strengths: of each question, with whether the documents answer it.
 
-    >>> threshold([(0.1, False), (0.2, False), (0.3, True), (0.4, False), (0.5, True)])
+    >>> threshold([(0.1, False), (0.2, False), (0.4, True), (0.45, True), (0.5, False)])
     0.3
     """
-    candidates = sorted({0.0, *(value for value, _ in strengths)})
-    return max(
-        candidates,
-        key=lambda least: (sum(1 if not answerable else -1 for value, answerable in strengths if value < least), -least),
-    )
+    values = sorted({0.0, *(value for value, _ in strengths)})
+    candidates = [0.0, *((low + high) / 2 for low, high in pairwise(values))]
+    unanswerable = sum(not answerable for _, answerable in strengths)
+
+    def f1(least: float) -> float:
+        abstained = [answerable for value, answerable in strengths if value < least]
+        return 2 * abstained.count(False) / max(1, len(abstained) + unanswerable)
+
+    return round(max(candidates, key=lambda least: (f1(least), -least)), 3)

@@ -15,7 +15,8 @@ __all__ = ["serve"]
 def serve(*, host: str | None, port: int | None) -> None:
     """Answer questions over HTTP.
 
-    POST /v1/ask and /v1/search; GET /openapi.json describes them. Documents that `beleg index` changes meanwhile show within a second.
+    POST /v1/ask and /v1/search; GET /openapi.json describes them. What `beleg index` changes
+    meanwhile shows within a second.
     """
     from serving.run import run
 

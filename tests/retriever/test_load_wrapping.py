@@ -7,13 +7,13 @@ from retriever.load.wrapping import unwrap
 
 
 def test_a_wrapped_paragraph_becomes_one_line() -> None:
-    text = "Teilzeitbeschäftigte erhalten den anteiligen Umfang, aufgerundet\nauf volle Tage, und zwar in jedem Monat des laufenden Jahres und\nvon neuem."
+    text = "Teilzeitkräfte erhalten den anteiligen Umfang, aufgerundet\nauf volle Tage, und das in jedem Monat des Jahres und\nneu."
     assert "\n" not in unwrap(text)
 
 
 def test_lists_tables_addresses_and_headings_keep_their_lines() -> None:
     for text in (
-        "Mitzubringen sind zur ersten Unterweisung in der Werkhalle:\n- Sicherheitsschuhe der Klasse S3, knöchelhoch, mit Kappe",
+        "Mitzubringen sind zur Unterweisung in der Werkhalle:\n- Sicherheitsschuhe der Klasse S3, knöchelhoch, mit Kappe",
         "05:52  The monitoring reports that SRV-0417 no longer answers at all.\n06:10  The early shift calls the number.",
         "Wendelbruck GmbH\nAm Wehr 4\n12345 Lauterhausen",
         "§ 3 Umfang der mobilen Arbeit und ihre Grenzen im Einzelnen\n\nBeschäftigte dürfen mobil arbeiten.",
