@@ -60,4 +60,5 @@ def threshold(strengths: Sequence[tuple[float, bool]]) -> float:
         abstained = [answerable for value, answerable in strengths if value < least]
         return 2 * abstained.count(False) / max(1, len(abstained) + unanswerable)
 
-    return round(max(candidates, key=lambda least: (f1(least), -least)), 3)
+    best: float = max(candidates, key=lambda least: (f1(least), -least))
+    return round(best, 3)
