@@ -78,7 +78,7 @@ def _sentences(number: int, hit: Hit, asked: set[str]) -> list[_Sentence]:
     heading = ""
     for start, end in sentences(hit.text, hit.language):
         text = hit.text[start:end]
-        if _only_announces(text):
+        if text in (hit.title, *hit.headings) or _only_announces(text):
             heading = text
             continue
         own = asked.intersection(analyze(text, hit.language))

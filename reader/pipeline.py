@@ -228,9 +228,9 @@ class _Asking:
             yield self._abstain("unsupported", text, (*notes, note), tuple(quotes))
             return
         answer = parsed.answer
-        if self.pipeline.calibration.extractive and not says_something(answer, self.question):
+        if self.pipeline.calibration.extractive:
             # A small model may pick a word that tells nothing; the sentence it proves that with tells more.
-            answer = quotes[0].text
+            answer = answer.strip(" .,;:") if says_something(answer, self.question) else quotes[0].text
         yield self._made(answer, None, tuple(quotes), text, notes)
 
     def _read(self, hit: Hit, start: int, end: int) -> tuple[str, int | None] | None:

@@ -46,11 +46,9 @@ def test_the_contract_s_variables(tmp_path: Path) -> None:
         "BELEG_PORT": "0",
         "BELEG_OFFLINE": "true",
         "BELEG_INDEX": "embedded",
-        "BELEG_ELASTICSEARCH_URL": "http://es:9200",
     }
     settings = read_settings(file=tmp_path / "none.toml", environment=environment).settings
     assert (settings.data_dir, settings.host, settings.port, settings.offline) == (tmp_path, "0.0.0.0", 0, True)
-    assert settings.elasticsearch_url == "http://es:9200"
 
 
 def test_the_file_that_a_variable_names(toml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
