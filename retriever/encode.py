@@ -104,7 +104,7 @@ class MiniLM:
         """Return the vectors of passages, in order. `progress` is told how many more are done."""
         vectors = np.empty((len(texts), self.dimensions), dtype=np.float32)
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
-        step = self._batch_size * 8
+        step = self._batch_size * 16
         for start in range(0, len(order), step):
             rows = order[start : start + step]
             vectors[rows] = self._encode([texts[row] for row in rows], query=False)

@@ -221,8 +221,9 @@ def _write(
     writer.wait_merging_threads()
     vectors = store.vectors(revision, stamp.encoder, dimensions=dimensions)
     _keep_to_one_thread()
-    # Eight bits a dimension: a third of the time of float32 and a quarter of the memory. The exact vectors lie beside it.
-    near = faiss.IndexScalarQuantizer(dimensions, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT)
+    # Eight bits a dimension, one range for all: a fifth of the time of float32 and a quarter of the memory. The exact vectors
+    # lie beside it.
+    near = faiss.IndexScalarQuantizer(dimensions, faiss.ScalarQuantizer.QT_8bit_uniform, faiss.METRIC_INNER_PRODUCT)
     if len(vectors):
         near.train(vectors[:: max(1, len(vectors) // 50_000)])
         near.add(vectors)
