@@ -142,8 +142,7 @@ class Pipeline:
 
     def find(self, question: str, history: Sequence[Turn], filters: Filters | None) -> tuple[list[Hit], list[Evidence]]:
         """Return the passages for a question and the sentences in them that may answer it, both best first."""
-        # A follow-up such as “and in Harrowick?” finds nothing by itself.
-        query = f"{history[-1].question} {question}" if history else question
+        query = _query(question, history)
         hits = self.search(query, limit=self.settings.passages, filters=filters)
         return hits, rank(query, hits, self._encoder)
 
@@ -173,7 +172,7 @@ class _Asking:
         if not hits:
             yield self._abstain("nothing_found")
             return
-        if strength(self.question, hits) < calibration.least_strength:
+        if strength(_query(self.question, self.history), hits) < calibration.least_strength:
             yield self._abstain("weak_retrieval")
             return
         unknown = unknown_identifiers(self.question, hits)
@@ -252,6 +251,11 @@ class _Asking:
             release=self.pipeline.release(self.engine),
             timings={name: round(seconds, 4) for name, seconds in self._timings.items()},
         )
+
+
+def _query(question: str, history: Sequence[Turn]) -> str:
+    """Return what to search for: a follow-up such as “and in Harrowick?” says too little by itself."""
+    return f"{history[-1].question} {question}" if history else question
 
 
 def open_engine(settings: Settings) -> Engine:

@@ -103,7 +103,7 @@ def missing_from_quotes(answer: str, question: str, quotes: Iterable[str]) -> li
         alone = match.group() == answer.strip(" .!") and answer.strip(" .!").casefold() not in _YES_OR_NO
         if terms and not stems.intersection(terms) and (alone or not begins):
             missing.append(match.group())
-    return missing
+    return list(dict.fromkeys(missing))
 
 
 def says_something(answer: str, question: str) -> bool:
