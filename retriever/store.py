@@ -130,7 +130,7 @@ class Store:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._create()
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error) as error:  # A Timeout of the lock is an OSError.
             raise StoreError(f"The store at {self.path} cannot be opened: {error}.") from error
 
     def close(self) -> None:
@@ -381,13 +381,14 @@ class Store:
             raise StoreError(f"{self.path} was made by a newer Beleg.", way_out="Update this one.")
         if version == _SCHEMA_VERSION:
             return
-        db.execute("PRAGMA journal_mode = WAL")
-        with self._transaction():
-            # Asked again inside: another process may have come first.
+        # One at a time: switching to WAL fails at once, without waiting, while another process does the same.
+        with FileLock(self.path.with_name("create.lock"), timeout=30):
             if db.execute("PRAGMA user_version").fetchone() == (0,):
-                for statement in _SCHEMA.split(";\n"):
-                    db.execute(statement)
-                db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+                db.execute("PRAGMA journal_mode = WAL")
+                with self._transaction():
+                    for statement in _SCHEMA.split(";\n"):
+                        db.execute(statement)
+                    db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
 
     def _connection(self) -> sqlite3.Connection:
         db: sqlite3.Connection | None = getattr(self._local, "db", None)

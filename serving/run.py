@@ -34,8 +34,16 @@ class Closable(Served, Protocol):
         """Free the model and close the store."""
 
 
-def run(settings: Settings, *, open_pipeline: Callable[[Settings], Closable] = Pipeline.open) -> None:
-    """Serve until SIGINT or SIGTERM, then end open streams and return. The URL is printed once the service listens.
+def run(
+    settings: Settings,
+    *,
+    open_pipeline: Callable[[Settings], Closable] = Pipeline.open,
+    announce: Callable[[str], None] = lambda url: click.echo(f"Beleg listens on {url}"),
+) -> None:
+    """Serve until SIGINT or SIGTERM, then end open streams and return.
+
+    Args:
+        announce: told the URL once the service listens.
 
     Raises:
         SettingsError: nothing can listen on the host and port.
@@ -49,7 +57,9 @@ def run(settings: Settings, *, open_pipeline: Callable[[Settings], Closable] = P
         pipeline = open_pipeline(settings)
         gate = Gate(settings.queue)
         try:
-            Server(create_app(pipeline, settings, gate=gate), gate, on_start=_announce).run(sockets=[listener])
+            Server(create_app(pipeline, settings, gate=gate), gate, on_start=lambda socket_: announce(_url(socket_))).run(
+                sockets=[listener]
+            )
         finally:
             gate.close()
             if gate.wait_empty(_GRACE_S):
@@ -119,7 +129,7 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def _announce(listener: socket.socket) -> None:
+def _url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if listener.family == socket.AF_INET6 else host
-    click.echo(f"Beleg listens on http://{shown}:{port}")
+    return f"http://{shown}:{port}"

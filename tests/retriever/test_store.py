@@ -333,3 +333,10 @@ def test_readers_in_threads_see_whole_documents_while_one_writes(store: Store, f
         thread.join()
     assert problems == []
     assert min(reads) > 0
+
+
+def test_many_may_open_a_new_store_at_once(tmp_path: Path) -> None:
+    program = "import sys; from pathlib import Path; from retriever.store import Store; Store(Path(sys.argv[1])).revision()"
+    for number in range(4):
+        opening = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path / str(number))]) for _ in range(4)]
+        assert [process.wait() for process in opening] == [0] * 4
