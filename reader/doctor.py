@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 from reader.pipeline import open_engine
 from retriever.encode import open_encoder
@@ -60,6 +60,8 @@ def _finding(name: str, look: Callable[[], str]) -> Finding:
         return Finding(name, ok=True, detail=look())
     except BelegError as error:
         return Finding(name, ok=False, detail=error.message, way_out=error.way_out)
+    except PackageNotFoundError as error:
+        return Finding(name, ok=False, detail=f"The package {error.name} is not installed.", way_out="Run `make install`.")
 
 
 def _encoder(settings: Settings) -> str:

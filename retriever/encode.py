@@ -55,7 +55,7 @@ class MiniLM:
 
     Args:
         folder: the model's files.
-        precision: `bf16` is about twice as fast where the processor multiplies it natively and moves a cosine by about
+        precision: `bf16` is up to 1.8 times as fast where the processor multiplies it natively and moves a cosine by about
             1e-4. None picks it there, `fp32` elsewhere.
         threads: processor threads. One is best for queries: a team of OpenMP threads that waits for its slowest turned 7 ms
             into 500 on a machine with another busy process. None takes one for each core, which is best for passages.
