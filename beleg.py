@@ -11,13 +11,16 @@ __all__ = ["main"]
 
 # Short helps stand here so that `beleg --help` imports no package.
 _COMMANDS = {
-    "index": ("retriever.cli", "Read files and folders and make them searchable."),
+    "index": ("retriever.cli_index", "Read files and folders and make them searchable."),
+    "rebuild": ("retriever.cli_index", "Build a new index beside the live one, and swap them."),
+    "rollback": ("retriever.cli_index", "Bring back the index before the last rebuild."),
     "search": ("retriever.cli", "Find passages; no language model is asked."),
     "settings": ("retriever.cli", "Show all settings and where each one comes from."),
     "fetch": ("retriever.cli", "Download the models that the settings name by hub id."),
     "ask": ("reader.cli", "Answer a question, with quotes that prove the answer."),
     "doctor": ("reader.cli", "Check models, store and index, and say how to mend what is wrong."),
     "serve": ("serving.cli", "Answer questions over HTTP."),
+    "jobs": ("serving.cli", "Leave long work to a running server: start it, watch it, cancel it."),
     "evaluate": ("finetune.cli", "Measure search and answers on questions with known answers."),
     "calibrate": ("finetune.cli", "Learn from such questions when to abstain."),
 }

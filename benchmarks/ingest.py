@@ -18,15 +18,21 @@ from record import DEFAULT_OUT, record
 
 from retriever.chunk import ChunkSize, context
 from retriever.encode import MiniLM, open_encoder
+from retriever.fill import Maker
+from retriever.index.embedded import EmbeddedGenerations
 from retriever.ingest import Ingest
 from retriever.load import load
 from retriever.settings import Settings
 from retriever.store import Store
 
 
+def maker_of(encoder: MiniLM, settings: Settings) -> Maker:
+    return Maker(encoder, ChunkSize(settings.chunk_tokens, settings.chunk_overlap))
+
+
 def index(store: Store, encoder: MiniLM, paths: list[Path], settings: Settings) -> float:
-    size = ChunkSize(settings.chunk_tokens, settings.chunk_overlap)
-    run = Ingest(store, store.path.parent / "generations", encoder, size, 1 << 30, 300)
+    generations = EmbeddedGenerations(store, store.path.parent / "generations")
+    run = Ingest(store, generations, maker_of(encoder, settings), settings.encoder, 1 << 30, 300)
     begin = time.perf_counter()
     run.run(paths)
     return time.perf_counter() - begin
@@ -74,8 +80,9 @@ def reindex(files: list[Path], count: int, encoder: MiniLM, settings: Settings, 
                 file.write("\n\nOne more sentence stands here now.")
         changed_s = index(store, encoder, [texts], settings)
         unchanged_s = index(store, encoder, [texts], settings)
+        _, chunks = store.count(store.revision(), maker_of(encoder, settings).stamp.chunking)
         line = record(
-            "reindex", data=files, seed=0, out=out, documents=count, chunks=store.counts()["chunks"], full_s=full_s,
+            "reindex", data=files, seed=0, out=out, documents=count, chunks=chunks, full_s=full_s,
             one_percent_s=changed_s, unchanged_s=unchanged_s, speedup=full_s / changed_s,
         )  # fmt: skip
         print(json.dumps(line))

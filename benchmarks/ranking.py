@@ -17,6 +17,9 @@ from record import DEFAULT_OUT, record
 
 from retriever.chunk import ChunkSize
 from retriever.encode import open_encoder
+from retriever.encoders import Encoders
+from retriever.fill import Maker
+from retriever.index.embedded import EmbeddedGenerations
 from retriever.ingest import Ingest
 from retriever.live import Live
 from retriever.metrics import Label, evaluate
@@ -55,9 +58,11 @@ def main() -> None:
             texts.mkdir()
             questions, spans = read(file, texts)
             with Store(data) as store:
-                size = ChunkSize(settings.chunk_tokens, settings.chunk_overlap)
-                Ingest(store, data / "generations", encoder, size, 1 << 30, 300).run([texts])
-                searcher = Live(store, data / "generations", encoder, alpha=settings.alpha).searcher()
+                maker = Maker(encoder, ChunkSize(settings.chunk_tokens, settings.chunk_overlap))
+                generations = EmbeddedGenerations(store, data / "generations")
+                Ingest(store, generations, maker, settings.encoder, 1 << 30, 300).run([texts])
+                encoders = Encoders(settings.encoder, open_=lambda _: encoder)
+                searcher = Live(generations, encoders, alpha=settings.alpha).searcher()
                 by_name = {Path(source).name: known.document for source, known in store.known().items()}
                 labels, lost = {}, 0
                 for key, (name, start, answer) in spans.items():
@@ -80,7 +85,7 @@ def main() -> None:
                     numbers[f"{mode}_document"] = mean(evaluate(whole, paragraphs))
                 line = record(
                     "ranking", data=[file], seed=0, out=options.out, file=file.name, questions=len(labels), unplaced=lost,
-                    chunks=store.counts()["chunks"], alpha=settings.alpha, **numbers,
+                    chunks=store.count(store.revision(), maker.stamp.chunking)[1], alpha=settings.alpha, **numbers,
                 )  # fmt: skip
                 print(json.dumps(line))
 

@@ -29,7 +29,7 @@ def evaluate(questions: Path, *, split: str | None, search_only: bool, answers: 
     from rich.progress import Progress
 
     from finetune.evaluate import answer_all, score_answers, score_search
-    from finetune.questions import read_questions
+    from retriever.questions import read_questions
     from reader.pipeline import Pipeline
     from reader.schema import answer_json
 
@@ -62,7 +62,7 @@ def calibrate(questions: Path, *, split: str | None, as_json: bool) -> None:
     Questions without an answer (null) are needed: a dozen at least. Measure on other questions than these.
     """
     from finetune.calibrate import calibrated
-    from finetune.questions import read_questions
+    from retriever.questions import read_questions
     from reader.calibration import write_calibration
     from reader.pipeline import Pipeline
 

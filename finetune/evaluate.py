@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import get_args
 
-from finetune.questions import Question, place
+from retriever.questions import Question, place
 from reader.pipeline import Pipeline
 from reader.schema import Answer
 from retriever.metrics import Label, evaluate

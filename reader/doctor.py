@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from reader.pipeline import open_engine
+from retriever.chunk import ChunkSize
 from retriever.encode import open_encoder
+from retriever.encoders import Encoders
 from retriever.errors import BelegError
-from retriever.ingest import stamp_of
+from retriever.fill import stamp_of
+from retriever.index.engines import open_generations
 from retriever.live import Live
 from retriever.settings import Settings
 from retriever.store import Store
@@ -99,17 +102,19 @@ def _server(settings: Settings) -> str:
 
 def _store(settings: Settings) -> str:
     with Store(settings.data_dir) as store:
-        counts = store.counts()
-        return f"{store.path}, {counts['documents']} documents, {counts['chunks']} chunks, revision {store.revision()}"
+        return f"{store.path}, {len(store.known())} documents, revision {store.revision()}"
 
 
 def _index(settings: Settings) -> str:
-    from retriever.chunk import ChunkSize
-
     with Store(settings.data_dir) as store:
-        encoder = open_encoder(settings.encoder, threads=1)
-        live = Live(store, settings.data_dir / "generations", encoder, alpha=settings.alpha)
-        index = live.searcher().index
-        wanted = stamp_of(encoder, ChunkSize(settings.chunk_tokens, settings.chunk_overlap))
-        stale = "" if index.stamp == wanted else "; made with other chunk settings, `beleg index` will renew it"
-        return f"shows revision {index.revision} of {store.revision()}, languages {', '.join(index.languages)}{stale}"
+        generations = open_generations(settings, store)
+        encoders = Encoders(settings.encoder)
+        index = Live(generations, encoders, alpha=settings.alpha).searcher().index
+        live = generations.live()
+        assert live is not None
+        wanted = stamp_of(encoders.of(live), ChunkSize(settings.chunk_tokens, settings.chunk_overlap))
+        stale = "" if index.stamp == wanted else "; the settings say other chunks, `beleg rebuild` makes them"
+        # A query replica has no documents of its own.
+        held = f" of {store.revision()}" if store.revision() else ""
+        languages = ", ".join(index.languages)
+        return f"{settings.index} {live.name} shows revision {index.revision}{held}, languages {languages}{stale}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,17 +17,21 @@ from reader.quotes import Freedom, Span, grammar, parse, prove
 from reader.release import release_id
 from reader.schema import Answer, Quote, Reason, Turn
 from reader.support import in_words, missing_from_quotes, says_something, strength, unknown_identifiers
-from retriever.encode import Encoder, open_encoder
-from retriever.errors import QueryError
-from retriever.index.base import Filters
+from retriever.encoders import Encoders
+from retriever.errors import IndexUnavailable, QueryError
+from retriever.index.base import Filters, Generations
+from retriever.index.engines import open_generations
 from retriever.live import Live
 from retriever.models import file_hash, locate, weights_in
-from retriever.schema import Hit
-from retriever.search import Mode
+from retriever.publish import catch_up
+from retriever.schema import Document, Hit
+from retriever.search import Mode, Searcher
 from retriever.settings import Settings
 from retriever.store import Store
 
 __all__ = ["Event", "HitsFound", "Pipeline", "QuoteProven", "Token", "open_engine"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,26 +60,33 @@ Event = HitsFound | Token | QuoteProven | Answer
 
 
 class Pipeline:
-    """Answers questions from one store with one encoder and one reader. Safe to use from many threads.
+    """Answers questions from one index with the encoder that made it and one reader. Safe to use from many threads.
 
     Args:
+        store: stays open until the pipeline is closed.
         engine: None where only searching is wanted.
     """
 
     def __init__(
-        self, settings: Settings, store: Store, encoder: Encoder, engine: Engine | None, calibration: Calibration
+        self,
+        settings: Settings,
+        store: Store,
+        generations: Generations,
+        encoders: Encoders,
+        engine: Engine | None,
+        calibration: Calibration,
     ) -> None:
         self.settings = settings
         self.store = store
         self.calibration = calibration
-        self._encoder = encoder
         self._engine = engine
-        self._live = Live(store, settings.data_dir / "generations", encoder, alpha=settings.alpha)
-        self._live.catch_up()
+        self._live = Live(generations, encoders, alpha=settings.alpha)
 
     @classmethod
     def open(cls, settings: Settings, *, reader: bool = True) -> Pipeline:
-        """Open store, encoder and reader as the settings say.
+        """Open store, index and reader as the settings say, and finish what an interrupted run stored.
+
+        A search engine that does not answer does not keep the pipeline from being opened: it may come back.
 
         Args:
             reader: False leaves the language model out, for searching only.
@@ -83,11 +95,14 @@ class Pipeline:
             StoreError, ModelError, EngineUnavailable: one of them cannot be opened.
         """
         store = Store(settings.data_dir)
-        # One thread: see `MiniLM`. Questions come one by one.
-        encoder = open_encoder(settings.encoder, threads=1)
+        generations = open_generations(settings, store)
+        try:
+            catch_up(store, generations)
+        except IndexUnavailable as error:
+            _log.warning("%s", error)
         engine = open_engine(settings) if reader else None
-        fingerprint = engine.fingerprint if engine else ""
-        return cls(settings, store, encoder, engine, read_calibration(settings.data_dir, fingerprint))
+        calibration = read_calibration(settings.data_dir, engine.fingerprint if engine else "")
+        return cls(settings, store, generations, Encoders(settings.encoder), engine, calibration)
 
     def close(self) -> None:
         """Free the model and close the store."""
@@ -138,18 +153,8 @@ class Pipeline:
             raise QueryError("The question is empty.", way_out="Write a question.")
         if self._engine is None:
             raise QueryError("This pipeline was opened without a reader.")
-        yield from _Asking(self, self._engine, question, tuple(history), cancelled).run(filters)
-
-    def find(self, question: str, history: Sequence[Turn], filters: Filters | None) -> tuple[list[Hit], list[Evidence]]:
-        """Return the passages for a question and the sentences in them that may answer it, both best first."""
-        query = _query(question, history)
-        hits = self.search(query, limit=self.settings.passages, filters=filters)
-        return hits, rank(query, hits, self._encoder)
-
-    def release(self, engine: Engine) -> str:
-        """Return the id of what answers now: index, fusion, calibration, prompt and reader together."""
-        stamp = self._live.searcher().index.stamp
-        return release_id(stamp, self.settings.alpha, self.calibration, engine)
+        # One searcher from the first passage to the last proof, whatever is published meanwhile.
+        yield from _Asking(self, self._live.searcher(), self._engine, question, tuple(history), cancelled).run(filters)
 
 
 @dataclass
@@ -157,6 +162,7 @@ class _Asking:
     """One question on its way to an answer."""
 
     pipeline: Pipeline
+    searcher: Searcher
     engine: Engine
     question: str
     history: tuple[Turn, ...]
@@ -164,7 +170,9 @@ class _Asking:
 
     def run(self, filters: Filters | None) -> Iterator[Event]:
         begin = time.perf_counter()
-        hits, evidence = self.pipeline.find(self.question, self.history, filters)
+        query = _query(self.question, self.history)
+        hits = self.searcher.search(query, limit=self.pipeline.settings.passages, filters=filters)
+        evidence = rank(query, hits, self.searcher.encoder)
         self._hits = tuple(hits)
         self._timings = {"search": time.perf_counter() - begin}
         yield HitsFound(self._hits)
@@ -172,7 +180,7 @@ class _Asking:
         if not hits:
             yield self._abstain("nothing_found")
             return
-        if strength(_query(self.question, self.history), hits) < calibration.least_strength:
+        if strength(query, hits) < calibration.least_strength:
             yield self._abstain("weak_retrieval")
             return
         unknown = unknown_identifiers(self.question, hits)
@@ -233,7 +241,7 @@ class _Asking:
         yield self._made(answer, None, tuple(quotes), text, notes)
 
     def _read(self, hit: Hit, start: int, end: int) -> tuple[str, int | None] | None:
-        document = self.pipeline.store.document(hit.document, hit.revision)
+        document: Document | None = self.searcher.index.document(hit.document, hit.revision)
         return (document.text[start:end], document.page_at(start)) if document else None
 
     def _abstain(self, reason: Reason, text: str = "", notes: tuple[str, ...] = (), quotes: tuple[Quote, ...] = ()) -> Answer:
@@ -248,7 +256,7 @@ class _Asking:
             hits=self._hits,
             reasoning=text,
             notes=notes,
-            release=self.pipeline.release(self.engine),
+            release=release_id(self.searcher.index.stamp, self.pipeline.settings.alpha, self.pipeline.calibration, self.engine),
             timings={name: round(seconds, 4) for name, seconds in self._timings.items()},
         )
 

@@ -8,6 +8,10 @@ BelegError
  │   └─ StoreLocked    another process is writing
  ├─ IndexMissing       nothing has been indexed yet
  ├─ IndexMismatch      an index was built by another encoder, chunker or analyser
+ ├─ IndexUnavailable   the search engine does not answer, or refuses
+ ├─ IndexDamaged       a generation does not hold what the store does
+ ├─ SwapLost           another generation has become live meanwhile
+ ├─ GateFailed         a new generation finds less than the live one
  ├─ QueryError         a question or search asks for something that cannot be
  └─ ReaderError        see `reader.errors`
 
@@ -18,14 +22,18 @@ from __future__ import annotations
 
 __all__ = [
     "BelegError",
+    "GateFailed",
+    "IndexDamaged",
     "IndexMismatch",
     "IndexMissing",
+    "IndexUnavailable",
     "LoadError",
     "ModelError",
     "QueryError",
     "SettingsError",
     "StoreError",
     "StoreLocked",
+    "SwapLost",
 ]
 
 
@@ -85,6 +93,22 @@ class IndexMissing(BelegError):
 
 class IndexMismatch(BelegError):
     """An index was built by another encoder, chunker or analyser than the one at hand."""
+
+
+class IndexUnavailable(BelegError):
+    """The search engine does not answer, or refuses: it is down, full, protected, or of another version."""
+
+
+class IndexDamaged(BelegError):
+    """A generation does not hold what the store does."""
+
+
+class SwapLost(BelegError):
+    """Another generation has become live since this one was begun."""
+
+
+class GateFailed(BelegError):
+    """A new generation finds less than the live one does, by more than the margin."""
 
 
 class QueryError(BelegError):

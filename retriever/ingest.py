@@ -6,7 +6,6 @@ and goes on with the others.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,23 +13,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from retriever.analyze import ANALYSER, analyze
-from retriever.chunk import CHUNKER, CONTEXT_TOKENS, ChunkSize, chunk, context
-from retriever.encode import Encoder
-from retriever.errors import LoadError, SettingsError
-from retriever.index.base import Stamp
-from retriever.live import publish
+from retriever.errors import IndexMismatch, LoadError
+from retriever.fill import GROUP, Maker
+from retriever.index.base import Generation, Generations
 from retriever.load import LOADER, content_hash, discover, source_of
 from retriever.load.isolated import Loader
+from retriever.publish import publish
 from retriever.schema import Document
 from retriever.store import IndexedChunk, Known, Store
 
-__all__ = ["Ingest", "Outcome", "Status", "stamp_of"]
+__all__ = ["Ingest", "Outcome", "Status"]
 
 Status = Literal["added", "changed", "unchanged", "removed", "failed"]
-
-_GROUP = 512
-"""Chunks that are encoded together: enough to sort by length, few enough that a kill costs seconds of work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +44,6 @@ class _Pending:
     chunks: list[IndexedChunk]
     inputs: dict[str, str]  # by key, of the chunks that have no vector yet
     status: Status
-    recipe: str
 
 
 @dataclass
@@ -59,54 +52,63 @@ class Ingest:
 
     Args:
         store: written to; the run holds its writer lock.
-        folder: of the index generations.
+        maker: of the live generation, if there is one.
+        reference: the model reference by which the maker's encoder was opened.
         prune: also remove documents that came from below the given folders and are gone.
+        keep_s: see `publish`.
+        wait_s: how long to wait for another run to finish.
         on_outcome: told of each file as soon as its outcome is certain.
-        on_total: told how many files there are.
+        on_found: told of all files, by source, before any is read.
     """
 
     store: Store
-    folder: Path
-    encoder: Encoder
-    size: ChunkSize
+    generations: Generations
+    maker: Maker
+    reference: str
     max_bytes: int
     timeout_s: float
     prune: bool = False
+    keep_s: float = float("inf")
+    wait_s: float = 0.0
     on_outcome: Callable[[Outcome], None] = field(default=lambda _: None)
-    on_total: Callable[[int], None] = field(default=lambda _: None)
+    on_found: Callable[[Sequence[str]], None] = field(default=lambda _: None)
 
     def run(self, paths: Sequence[Path]) -> bool:
         """Bring store and index up to date with the files below `paths`.
 
         Returns:
-            Whether a new index generation was published.
+            Whether those who search see something new.
 
         Raises:
             StoreLocked: another run is writing.
-            SettingsError: chunks of this size do not fit the encoder.
+            IndexMismatch: another maker made the live generation.
         """
-        if self.size.tokens + CONTEXT_TOKENS > self.encoder.max_tokens:
-            raise SettingsError(
-                f"chunk_tokens is {self.size.tokens}, but the encoder sees {self.encoder.max_tokens} tokens, of which titles "
-                f"and headings may take {CONTEXT_TOKENS}.",
-                way_out=f"Set it to {self.encoder.max_tokens - CONTEXT_TOKENS} or less.",
-            )
-        with self.store.writer():
+        with self.store.writer(wait_s=self.wait_s):
+            self._check_live()
             known = self.store.known()
             present: set[str] = set()
             for group in self._grouped(self._documents(paths, known, present)):
                 self._put(group)
             if self.prune:
                 self._remove_gone(paths, known, present)
-            self._encode_for_new_encoder()
-            return publish(self.store, self.folder, self.encoder, stamp_of(self.encoder, self.size))
+            self.maker.fill(self.store)
+            target = Generation("", self.maker.stamp, self.reference)
+            dimensions = self.maker.encoder.dimensions
+            return publish(self.store, self.generations, target, dimensions=dimensions, keep_s=self.keep_s)
+
+    def _check_live(self) -> None:
+        # Looked at under the lock: a rebuild may have ended while this run waited for it.
+        live = self.generations.live()
+        if live and live.stamp != self.maker.stamp:
+            raise IndexMismatch(
+                "The live index was made by another encoder or chunker than this run has.", way_out="Run this again."
+            )
 
     def _documents(self, paths: Sequence[Path], known: dict[str, Known], present: set[str]) -> Iterator[_Pending]:
         """Yield what must be stored, and report what need not or cannot be."""
-        recipe = f"{LOADER} {self._recipe}"
         todo: list[tuple[Path, str]] = []
         found = list(discover(paths))
-        self.on_total(len(found))
+        self.on_found([path.source if isinstance(path, LoadError) else source_of(path) for path in found])
         for path in found:
             if isinstance(path, LoadError):
                 self._failed(path)
@@ -115,7 +117,7 @@ class Ingest:
             present.add(source)
             try:
                 entry = known.get(source)
-                unchanged = entry and (entry.content_hash, entry.recipe) == (content_hash(path), recipe)
+                unchanged = entry and (entry.content_hash, entry.loader) == (content_hash(path), LOADER)
             except LoadError as error:
                 self._failed(error)
                 continue
@@ -126,66 +128,36 @@ class Ingest:
         with Loader(max_bytes=self.max_bytes, timeout_s=self.timeout_s) as loader:
             for document in loader.load_many(todo):
                 if isinstance(document, LoadError):
-                    # Its earlier version stays, and must keep up with the chunker like one that has no file here.
-                    present.discard(document.source)
                     self._failed(document)
                 else:
-                    yield self._prepare(document, recipe, "changed" if document.source in known else "added")
-        yield from self._made_otherwise(known, present)
+                    yield self._prepare(document, "changed" if document.source in known else "added")
 
-    def _made_otherwise(self, known: dict[str, Known], present: set[str]) -> Iterator[_Pending]:
-        """Yield stored documents that this run has no file for but that another chunker or analyser made."""
-        for source, entry in known.items():
-            loader, _, recipe = entry.recipe.partition(" ")
-            document = None
-            if source not in present and recipe != self._recipe:
-                document = self.store.document(entry.document)
-            if document:
-                yield self._prepare(document, f"{loader} {self._recipe}", "changed")
-
-    def _prepare(self, document: Document, recipe: str, status: Status) -> _Pending:
-        chunks, inputs = [], {}
-        for piece in chunk(document, self.size, self.encoder):
-            above = context(document.title, piece.headings, self.encoder)
-            text = f"{above}\n{piece.text}"
-            key = hashlib.sha256(text.encode()).hexdigest()
-            terms = analyze(above, document.language) + analyze(piece.text, document.language)
-            chunks.append(IndexedChunk(piece, terms, key))
-            inputs[key] = text
-        for key in self.store.has_vectors(self.encoder.fingerprint, inputs):
+    def _prepare(self, document: Document, status: Status) -> _Pending:
+        chunks, inputs = self.maker.chunks(document)
+        for key in self.store.has_vectors(self.maker.encoder.fingerprint, inputs):
             del inputs[key]
-        return _Pending(document, chunks, inputs, status, recipe)
+        return _Pending(document, chunks, inputs, status)
 
     def _grouped(self, pending: Iterable[_Pending]) -> Iterator[list[_Pending]]:
         group: list[_Pending] = []
         for item in pending:
             group.append(item)
-            if sum(len(waiting.inputs) for waiting in group) >= _GROUP:
+            if sum(len(waiting.inputs) for waiting in group) >= GROUP:
                 yield group
                 group = []
         if group:
             yield group
 
     def _put(self, group: Sequence[_Pending]) -> None:
+        encoder, chunking = self.maker.encoder, self.maker.stamp.chunking
         inputs = {key: text for item in group for key, text in item.inputs.items()}
-        vectors = dict(zip(inputs, self.encoder.encode_passages(list(inputs.values())), strict=True))
+        vectors = dict(zip(inputs, encoder.encode_passages(list(inputs.values())), strict=True))
         for item in group:
             own = {key: vectors[key] for key in item.inputs}
-            self.store.put(item.document, item.chunks, recipe=item.recipe, encoder=self.encoder.fingerprint, vectors=own)
+            self.store.put(
+                item.document, item.chunks, loader=LOADER, chunking=chunking, encoder=encoder.fingerprint, vectors=own
+            )
             self.on_outcome(Outcome(item.document.source, item.status, len(item.chunks)))
-
-    def _encode_for_new_encoder(self) -> None:
-        missing: dict[str, str] = {}
-        for key, title, headings, text in list(self.store.without_vector(self.encoder.fingerprint)):
-            missing[key] = f"{context(title, headings, self.encoder)}\n{text}"
-            if len(missing) == _GROUP:
-                self._add_vectors(missing)
-        self._add_vectors(missing)
-
-    def _add_vectors(self, inputs: dict[str, str]) -> None:
-        vectors = self.encoder.encode_passages(list(inputs.values()))
-        self.store.put_vectors(self.encoder.fingerprint, dict(zip(inputs, vectors, strict=True)))
-        inputs.clear()
 
     def _remove_gone(self, paths: Sequence[Path], known: dict[str, Known], present: set[str]) -> None:
         # Not `resolve`, which raises where links run in a circle.
@@ -200,11 +172,6 @@ class Ingest:
     def _failed(self, error: LoadError) -> None:
         self.on_outcome(Outcome(error.source, "failed", reason=error.reason, way_out=error.way_out))
 
-    @property
-    def _recipe(self) -> str:
-        stamp = stamp_of(self.encoder, self.size)
-        return f"{stamp.chunker} {stamp.analyser}"
-
 
 def _is_gone(source: str) -> bool:
     """Say whether there is no such file, as opposed to one that is hidden or that cannot be reached just now."""
@@ -214,9 +181,3 @@ def _is_gone(source: str) -> bool:
         return True
     except OSError:
         return False
-
-
-def stamp_of(encoder: Encoder, size: ChunkSize) -> Stamp:
-    """Return the stamp of an index that is made with this encoder and chunk size."""
-    chunker = f"{CHUNKER}:{size.tokens}:{size.overlap}:{encoder.tokenizer[:16]}"
-    return Stamp(encoder=encoder.fingerprint, chunker=chunker, analyser=ANALYSER)

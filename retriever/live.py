@@ -1,115 +1,93 @@
-"""Which generation is live: publish a new one, follow it while serving.
+"""The live generation, as those see it who search: opened, and opened anew whenever another one is published.
 
-One row in the store names the live generation; whoever searches compares it with what is open, which costs microseconds, so a
-server shows a new generation with the first query after it was published.
+Whoever searches asks which generation is live, which costs microseconds with the embedded engine, so a server needs no signal.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from dataclasses import asdict
-from pathlib import Path
+import time
 
-from retriever.encode import Encoder
-from retriever.errors import IndexMissing, StoreLocked
-from retriever.index.base import Stamp
-from retriever.index.embedded import EmbeddedIndex, build, drop_others
+from retriever.encoders import Encoders
+from retriever.errors import BelegError, IndexMismatch, IndexMissing
+from retriever.index.base import Generation, Generations
 from retriever.search import Searcher
-from retriever.store import Store
 
-__all__ = ["Live", "publish"]
-
-
-def publish(
-    store: Store, folder: Path, encoder: Encoder, stamp: Stamp, *, progress: Callable[[int], None] | None = None
-) -> bool:
-    """Build a generation of what the store holds and make it live, unless the live one shows all of it already.
-
-    The caller holds `store.writer()`. Killed at any point, the earlier generation stays live. That one is kept once more after
-    the swap, for those who are in the middle of a search, and all older ones are deleted.
-
-    Returns:
-        Whether a new generation was made.
-    """
-    live = _open(store, folder)
-    if live and live.stamp == stamp and live.revision == store.revision():
-        drop_others(folder, [live.name])
-        # Nothing came between, so whoever was still searching the generation before has long finished.
-        store.collect(live.revision)
-        return False
-    name = build(store, folder, stamp, dimensions=encoder.dimensions, progress=progress)
-    store.publish(name, asdict(stamp))
-    drop_others(folder, [name, live.name] if live else [name])
-    store.collect(live.revision if live else store.revision())
-    return True
+__all__ = ["Live"]
 
 
 class Live:
-    """The live generation, opened, and opened anew whenever another one is published. Safe to use from many threads.
+    """Hands out a searcher over what is live. Safe to use from many threads.
 
     Args:
-        folder: of the generations.
         alpha: weight of the dense side when fusing.
+        retry_s: after how many seconds a generation that could not be opened is tried again.
     """
 
-    def __init__(self, store: Store, folder: Path, encoder: Encoder, *, alpha: float) -> None:
-        self._store = store
-        self._folder = folder
-        self._encoder = encoder
+    def __init__(self, generations: Generations, encoders: Encoders, *, alpha: float, retry_s: float = 5.0) -> None:
+        self._generations = generations
+        self._encoders = encoders
         self._alpha = alpha
+        self._retry_s = retry_s
         self._opening = threading.Lock()
-        self._name: str | None = None
-        self._searcher: Searcher | None = None
-
-    def catch_up(self) -> None:
-        """Build a lost or damaged generation again, and show what an interrupted run stored; nothing is encoded anew.
-
-        Does nothing while another process is writing: that one will publish. Nor after a change of encoder that was cut short:
-        chunks without a vector cannot be shown, and the live generation is good until the next run.
-        """
-        live, made_by = _open(self._store, self._folder), self._store.stamp()
-        current = live is not None and live.revision == self._store.revision()
-        if current or made_by is None or made_by["encoder"] != self._encoder.fingerprint:
-            return
-        if next(self._store.without_vector(made_by["encoder"]), None) is not None:
-            return
-        try:
-            with self._store.writer():
-                publish(self._store, self._folder, self._encoder, Stamp(**made_by))
-        except StoreLocked:
-            return
+        self._open: tuple[Generation, Searcher] | None = None
+        self._failed: tuple[Generation, BelegError, float] | None = None
 
     def searcher(self) -> Searcher:
         """Return a searcher over the generation that is live now.
 
+        After a rebuild with another encoder, the generation before it answers for the second or two that the new encoder takes
+        to load: a question never waits for that, and never meets another encoder than that of its index.
+
         Raises:
             IndexMissing: nothing has been indexed.
-            IndexMismatch: another encoder or analyser made it.
+            IndexMismatch: the encoder that made it is not here, or another analyser made it.
+            IndexUnavailable: the engine does not answer.
         """
-        if self._searcher is None or self._store.generation() != self._name:
-            with self._opening:
-                while self._searcher is None or self._store.generation() != self._name:
-                    self._open_live(self._store.generation())
-        return self._searcher
+        generation = self._live()
+        opened = self._open
+        if opened and opened[0] == generation:
+            return opened[1]
+        if self._failed and self._failed[0] == generation and time.monotonic() - self._failed[2] < self._retry_s:
+            raise self._failed[1]
+        if opened is None or self._encoders.loaded(generation.stamp.encoder):
+            return self._opened()
+        if self._opening.acquire(blocking=False):
+            threading.Thread(target=self._open_behind, args=(generation,), daemon=True).start()
+        return opened[1]
 
-    def _open_live(self, name: str | None) -> None:
-        if name is None:
+    def _live(self) -> Generation:
+        generation = self._generations.live()
+        if generation is None:
             raise IndexMissing("Nothing has been indexed yet.", way_out="Run `beleg index FOLDER`.")
+        return generation
+
+    def _opened(self) -> Searcher:
+        with self._opening:
+            while True:
+                generation = self._live()
+                if self._open and self._open[0] == generation:
+                    return self._open[1]
+                try:
+                    searcher = self._searcher(generation)
+                except IndexMismatch as error:
+                    # Looking for the encoder loads models: not with every question.
+                    self._failed = (generation, error, time.monotonic())
+                    raise
+                except IndexMissing:
+                    if self._live() == generation:
+                        raise
+                    continue  # Others were published meanwhile, and this one deleted: the next look finds the newest.
+                self._open = (generation, searcher)
+                return searcher
+
+    def _open_behind(self, generation: Generation) -> None:
         try:
-            index = EmbeddedIndex(self._store, self._folder, name)
-        except IndexMissing:
-            if self._store.generation() == name:
-                raise
-            return  # Two more were published meanwhile, and this one deleted: the next look finds the newest.
-        self._searcher = Searcher(index, self._encoder, alpha=self._alpha)
-        self._name = name
+            self._open = (generation, self._searcher(generation))
+        except BelegError as error:
+            self._failed = (generation, error, time.monotonic())
+        finally:
+            self._opening.release()
 
-
-def _open(store: Store, folder: Path) -> EmbeddedIndex | None:
-    """Return the live generation, or None if there is none that can be read."""
-    name = store.generation()
-    try:
-        return EmbeddedIndex(store, folder, name) if name else None
-    except IndexMissing:
-        return None
+    def _searcher(self, generation: Generation) -> Searcher:
+        return Searcher(self._generations.open(generation), self._encoders.of(generation), alpha=self._alpha)

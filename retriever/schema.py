@@ -10,7 +10,10 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["Chunk", "Document", "Heading", "Hit", "document_id", "hit_json"]
+__all__ = ["GAP", "Chunk", "Document", "Heading", "Hit", "document_id", "hit_json"]
+
+GAP = 2
+"""Characters that may stand between neighbouring chunks: those of running text overlap or stand a line break apart."""
 
 
 @dataclass(frozen=True, slots=True)

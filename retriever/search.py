@@ -11,7 +11,7 @@ from retriever.encode import Encoder
 from retriever.errors import IndexMismatch, QueryError
 from retriever.fuse import convex, reciprocal_rank
 from retriever.index.base import Candidate, Filters, Index
-from retriever.schema import Hit
+from retriever.schema import GAP, Hit
 from retriever.store import Passage
 
 __all__ = ["Mode", "Searcher", "clean_filters"]
@@ -47,12 +47,12 @@ class Searcher:
         if index.stamp.encoder != encoder.fingerprint:
             raise IndexMismatch(
                 "The index was made by another encoder than the one in the settings.",
-                way_out="Run `beleg index` to build one for it, or set the encoder back.",
+                way_out="Run `beleg rebuild` to build one for it, or set the encoder back.",
             )
         if index.stamp.analyser != ANALYSER:
-            raise IndexMismatch("The index was made by another version of the analyser.", way_out="Run `beleg index`.")
+            raise IndexMismatch("The index was made by another version of the analyser.", way_out="Run `beleg rebuild`.")
         self.index = index
-        self._encoder = encoder
+        self.encoder = encoder
         self._alpha = alpha
 
     def search(
@@ -71,7 +71,7 @@ class Searcher:
         """
         if not query.strip():
             raise QueryError("The query is empty.", way_out="Write what you are looking for.")
-        vector = None if mode == "keyword" else self._encoder.encode_query(query)
+        vector = None if mode == "keyword" else self.encoder.encode_query(query)
         terms = [] if mode == "dense" else analyze_query(query, self.index.languages)
         candidates = self.index.candidates(vector=vector, terms=terms, depth=max(_DEPTH, limit), filters=filters or {})
         ranked = sorted(zip(self._scores(candidates, mode), candidates, strict=True), key=lambda pair: (-pair[0], pair[1].row))
@@ -79,7 +79,9 @@ class Searcher:
             ranked = [pair for pair in ranked if pair[0] > 0]
         # Twice as many as asked are looked at, since merging makes fewer of them.
         ranked = ranked[: 2 * limit if merge else limit]
-        passages = self.index.passages([candidate.row for _, candidate in ranked])
+        passages = {candidate.row: candidate.passage for _, candidate in ranked if candidate.passage}
+        absent = [candidate.row for _, candidate in ranked if candidate.row not in passages]
+        passages |= self.index.passages(absent) if absent else {}
         scored = [
             _Scored(passages[candidate.row], candidate, score) for score, candidate in ranked if candidate.row in passages
         ]
@@ -118,17 +120,13 @@ class Searcher:
 
     def _join(self, better: _Scored, other: _Scored) -> _Scored | None:
         first, second = sorted((better.passage, other.passage), key=lambda passage: passage.start)
-        # Chunks of running text overlap or stand a line break apart.
-        if first.revision != second.revision or second.start > first.end + 2 or better.merged + other.merged > _LONGEST_MERGE:
+        if first.revision != second.revision or second.start > first.end + GAP or better.merged + other.merged > _LONGEST_MERGE:
             return None
-        end = max(first.end, second.end)
-        if first.end >= second.start:
-            text = first.text + second.text[first.end - second.start :] if second.end > first.end else first.text
-        else:
-            text = self.index.stitch(first, first.start, end)
-            if len(text) != end - first.start:  # collected since it was found
-                return None
-        return replace(better, passage=replace(first, end=end, text=text), merged=better.merged + other.merged)
+        joined = first
+        if second.end > first.end:
+            text = (first.text + first.after)[: second.start - first.start] + second.text
+            joined = replace(first, end=second.end, text=text, after=second.after)
+        return replace(better, passage=joined, merged=better.merged + other.merged)
 
     def _hit(self, item: _Scored) -> Hit:
         passage = item.passage

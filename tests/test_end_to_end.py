@@ -12,13 +12,15 @@ from pathlib import Path
 import httpx
 import pytest
 
-from finetune.questions import place, read_questions
 from reader.pipeline import Pipeline
 from reader.schema import answer_json
 from retriever.chunk import ChunkSize
 from retriever.encode import open_encoder
+from retriever.fill import Maker
+from retriever.index.engines import open_generations
 from retriever.ingest import Ingest
 from retriever.metrics import evaluate
+from retriever.questions import place, read_questions
 from retriever.settings import Settings
 from retriever.store import Store
 
@@ -33,9 +35,9 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     with Store(settings.data_dir) as store:
         encoder = open_encoder(settings.encoder)
         size = ChunkSize(settings.chunk_tokens, settings.chunk_overlap)
-        Ingest(store, settings.data_dir / "generations", encoder, size, max_bytes=1 << 24, timeout_s=60).run(
-            [ROOT / "examples" / "handbook"]
-        )
+        generations = open_generations(settings, store)
+        run = Ingest(store, generations, Maker(encoder, size), settings.encoder, max_bytes=1 << 24, timeout_s=60)
+        run.run([ROOT / "examples" / "handbook"])
     with Pipeline.open(settings) as opened:
         yield opened
 

@@ -1,7 +1,7 @@
 """The embedded engine: FAISS for vectors, tantivy for terms, in one folder that is written once and never changed.
 
 Such a folder is a generation. Everything in it is derived from the store at one revision, so a lost or damaged one is simply
-built again. Texts stay in the store.
+built again. Texts stay in the store, and which generation is live is a row in it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import faiss
 import numpy as np
@@ -21,51 +20,131 @@ import numpy.typing as npt
 import tantivy
 
 from retriever.encode import Vectors
-from retriever.errors import IndexMissing, QueryError, StoreError
-from retriever.index.base import Candidate, Filters, Stamp
+from retriever.errors import IndexDamaged, IndexMissing, QueryError, StoreError, SwapLost
+from retriever.index.base import Candidate, Filters, Formula, Generation, Stamp
+from retriever.schema import Document
 from retriever.store import Passage, Store
 
-__all__ = ["EmbeddedIndex", "build", "drop_others"]
+__all__ = ["EmbeddedGenerations", "EmbeddedIndex"]
 
-_FORMAT = 1
+_FORMAT = 2
 _BLOCK = 10_000
+_WINDOW = 500
+"""Document versions that are read from the store at a time."""
+
+_SAMPLE = 200
 
 
-def build(store: Store, folder: Path, stamp: Stamp, *, dimensions: int, progress: Callable[[int], None] | None = None) -> str:
-    """Write a generation of the store's current revision below `folder` and return its name. It is not live yet.
-
-    The folder appears under its name only when it is complete and on disk.
+class EmbeddedGenerations:
+    """Generations as folders below `folder`; see `Generations`.
 
     Args:
-        progress: told how many more chunks are written.
-
-    Raises:
-        StoreError: chunks without a vector of this encoder, or the disk refuses.
+        formula: what keyword scores are made of.
     """
-    revision = store.revision()
-    name = f"{revision:09d}-{secrets.token_hex(4)}"
-    partial = folder / f".{name}.partial"
-    try:
-        partial.mkdir(parents=True)
-        _write(store, partial, stamp, revision, dimensions, progress)
-        for file in (*partial.rglob("*"), partial):
-            _fsync(file)
-        partial.rename(folder / name)
-        _fsync(folder)
-    except (OSError, ValueError, RuntimeError) as error:  # tantivy and FAISS say of a full disk the latter two
-        raise StoreError(
-            f"The index could not be written to {folder}: {error}.", way_out="The one before it is still in use."
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return name
 
+    def __init__(self, store: Store, folder: Path, *, formula: Formula | None = None) -> None:
+        self._store = store
+        self._folder = folder
+        self._formula = formula or Formula()
 
-def drop_others(folder: Path, keep: Sequence[str]) -> None:
-    """Delete generations that are not in `keep`, and what killed builds left. Whoever has one open keeps reading it."""
-    for entry in folder.iterdir() if folder.exists() else ():
-        if entry.is_dir() and entry.name not in keep:
-            shutil.rmtree(entry, ignore_errors=True)
+    def live(self) -> Generation | None:
+        """Return the live generation."""
+        return _read(self._store.recall("live"))
+
+    def previous(self) -> Generation | None:
+        """Return what was live before the last rebuild or rollback."""
+        return _read(self._store.recall("previous"))
+
+    def open(self, generation: Generation) -> EmbeddedIndex:
+        """Open a generation, whatever revision it shows."""
+        return EmbeddedIndex(self._store, self._folder, generation.name, formula=self._formula)
+
+    def build(
+        self,
+        stamp: Stamp,
+        encoder: str,
+        *,
+        dimensions: int,
+        revision: int | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Generation:
+        """Write a generation; it appears under its name only when it is complete and on disk.
+
+        Raises:
+            StoreError: chunks without a vector of this encoder, or the disk refuses.
+        """
+        revision = self._store.revision() if revision is None else revision
+        generation = Generation(f"{revision:09d}-{stamp.digest()}-{secrets.token_hex(4)}", stamp, encoder)
+        partial = self._folder / f".{generation.name}.partial"
+        try:
+            partial.mkdir(parents=True)
+            _write(self._store, partial, generation, revision, dimensions, progress)
+            for file in (*partial.rglob("*"), partial):
+                _fsync(file)
+            partial.rename(self._folder / generation.name)
+            _fsync(self._folder)
+        except (OSError, ValueError, RuntimeError) as error:  # tantivy and FAISS say of a full disk the latter two
+            raise StoreError(
+                f"The index could not be written to {self._folder}: {error}.", way_out="The one before it is still in use."
+            ) from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        return generation
+
+    def update(
+        self, generation: Generation, *, revision: int | None = None, progress: Callable[[int], None] | None = None
+    ) -> Generation:
+        """Write another generation of the same stamp, unless this one shows that revision already."""
+        revision = self._store.revision() if revision is None else revision
+        if self._shows(generation, revision):
+            return generation
+        stamp = generation.stamp
+        dimensions = self._store.dimensions(stamp.encoder) or 1  # any will do for no vectors
+        return self.build(stamp, generation.encoder, dimensions=dimensions, revision=revision, progress=progress)
+
+    def shows_all(self, generation: Generation) -> bool:
+        """Say whether a generation can be read and shows the store's current revision."""
+        return self._shows(generation, self._store.revision())
+
+    def _shows(self, generation: Generation, revision: int) -> bool:
+        try:
+            return self.open(generation).revision == revision
+        except IndexMissing:
+            return False
+
+    def verify(self, generation: Generation) -> None:
+        """Compare counts and a sample of ids with the store."""
+        index = self.open(generation)
+        documents, chunks = self._store.count(index.revision, generation.stamp.chunking)
+        if (documents, chunks) != (index.documents, len(index)):
+            raise IndexDamaged(
+                f"The new index holds {index.documents} documents in {len(index)} chunks; "
+                f"the store holds {documents} in {chunks}."
+            )
+        missing = set(self._store.sample(index.revision, generation.stamp.chunking, _SAMPLE)) - index.rows()
+        if missing:
+            raise IndexDamaged(f"The new index lacks {len(missing)} of {min(chunks, _SAMPLE)} chunks that were looked for.")
+
+    def swap(self, new: Generation, *, expected: Generation | None, keep: bool) -> None:
+        """Make `new` live, in one transaction of the store."""
+        raw = self._store.recall("live")
+        facts: dict[str, str | None] = {"live": json.dumps(asdict(new))}
+        if keep:
+            facts["previous"] = raw
+        if _read(raw) != expected or not self._store.remember(facts, expected=("live", raw)):
+            raise SwapLost("Another index has become live meanwhile.", way_out="Nothing has changed; run this again.")
+
+    def forget_previous(self) -> None:
+        """Give up the way back."""
+        self._store.remember({"previous": None})
+
+    def collect(self, *, building: Stamp | None) -> None:
+        """Delete the folders of other generations, and what killed builds left. Whoever has one open keeps reading it."""
+        keep = {generation.name for generation in (self.live(), self.previous()) if generation}
+        for entry in self._folder.iterdir() if self._folder.exists() else ():
+            being_built = building is not None and f"-{building.digest()}-" in entry.name
+            if entry.is_dir() and entry.name not in keep and not being_built:
+                shutil.rmtree(entry, ignore_errors=True)
 
 
 class EmbeddedIndex:
@@ -79,9 +158,10 @@ class EmbeddedIndex:
         IndexMissing: the generation is not there, or is damaged.
     """
 
-    def __init__(self, store: Store, folder: Path, name: str) -> None:
+    def __init__(self, store: Store, folder: Path, name: str, *, formula: Formula | None = None) -> None:
         self.name = name
         self._store = store
+        self._formula = formula or Formula()
         path = folder / name
         try:
             manifest = json.loads((path / "manifest.json").read_text())
@@ -92,7 +172,8 @@ class EmbeddedIndex:
                 raise ValueError("a file is missing or cut off")
             self.stamp = Stamp(**manifest["stamp"])
             self.revision = int(manifest["revision"])
-            self._documents: list[dict[str, Any]] = manifest["documents"]
+            self._documents: list[dict[str, str]] = manifest["documents"]
+            self.documents = len(self._documents)
             self._ids: npt.NDArray[np.int64] = np.load(path / "ids.npy")
             self._document_of: npt.NDArray[np.int32] = np.load(path / "documents.npy")
             self._exact: Vectors = np.load(path / "vectors.npy", mmap_mode="r")
@@ -133,13 +214,18 @@ class EmbeddedIndex:
             for at, row in enumerate(rows)
         ]
 
+    def rows(self) -> set[int]:
+        """Return the ids of all chunks."""
+        return set(self._ids.tolist())
+
     def passages(self, rows: Sequence[int]) -> Mapping[int, Passage]:
         """Return chunks by id, as they were at this generation's revision."""
         return self._store.passages(rows)
 
-    def stitch(self, passage: Passage, start: int, end: int) -> str:
-        """Return a slice of the passage's document."""
-        return self._store.text(passage.revision, start, end)
+    def document(self, document: str, revision: int) -> Document | None:
+        """Return a version of a document, from the store."""
+        del document  # the revision alone names the version
+        return self._store.document_born(revision)
 
     def _by_vector(self, vector: Vectors, filters: Filters, depth: int) -> list[int]:
         parameters = None
@@ -159,7 +245,14 @@ class EmbeddedIndex:
         self, terms: Sequence[str], filters: Filters, depth: int, *, among: Sequence[int] | None = None
     ) -> dict[int, float]:
         query, occur, schema = tantivy.Query, tantivy.Occur, self._words.schema
-        words = query.boolean_query([(occur.Should, query.term_query(schema, "terms", term, "freq")) for term in terms])
+        weights = {"terms": 1.0, "title": self._formula.title, "headings": self._formula.headings}
+        scored = [
+            query.boost_query(query.term_query(schema, name, term, "freq"), weight)
+            for name, weight in weights.items()
+            if weight
+            for term in terms
+        ]
+        words = query.boolean_query([(occur.Should, part) for part in scored])
         parts = [(occur.Must, words)]
         for key, values in filters.items():
             alike = query.term_set_query(schema, "filters", [_filter_term(key, value) for value in values])
@@ -172,13 +265,13 @@ class EmbeddedIndex:
         return {int(row or 0): float(score) for row, (score, _) in zip(rows, hits, strict=True)}
 
     def _check(self, filters: Filters) -> None:
-        known = {key for entry in self._documents for key in entry if key != "revision"} if filters else set()
+        known = {key for entry in self._documents for key in entry} if filters else set()
         for key in filters:
             if self._documents and key not in known:
                 raise QueryError(f"No document has a “{key}” to filter by.", way_out=f"Known: {', '.join(sorted(known))}.")
 
 
-def _passes(entry: Mapping[str, Any], filters: Filters) -> bool:
+def _passes(entry: Mapping[str, str], filters: Filters) -> bool:
     return all(entry.get(key) in values for key, values in filters.items())
 
 
@@ -187,39 +280,59 @@ def _filter_term(key: str, value: str) -> str:
     return json.dumps([key, value])
 
 
+def _read(text: str | None) -> Generation | None:
+    if text is None:
+        return None
+    facts = json.loads(text)
+    return Generation(facts["name"], Stamp(**facts["stamp"]), facts["encoder"])
+
+
 def _write(
     store: Store,
     folder: Path,
-    stamp: Stamp,
+    generation: Generation,
     revision: int,
     dimensions: int,
     progress: Callable[[int], None] | None,
 ) -> None:
-    documents = store.versions(revision)
-    position = {entry["revision"]: at for at, entry in enumerate(documents)}
+    versions = store.versions(revision)
+    position = {born: at for at, born in enumerate(versions)}
+    documents = list(versions.values())
     terms_folder = folder / "terms"
     terms_folder.mkdir()
     builder = tantivy.SchemaBuilder()
-    builder.add_text_field("terms", stored=False, tokenizer_name="whitespace", index_option="freq")
+    for name in ("terms", "title", "headings"):
+        builder.add_text_field(name, stored=False, tokenizer_name="whitespace", index_option="freq")
     builder.add_text_field("filters", stored=False, tokenizer_name="raw", index_option="basic")
     builder.add_unsigned_field("row", stored=False, indexed=True, fast=True)
     words = tantivy.Index(builder.build(), path=str(terms_folder))
     # One thread: segments, and with them tied scores, come out the same every time.
     writer = words.writer(heap_size=256_000_000, num_threads=1)
     filter_terms = [[_filter_term(key, str(value)) for key, value in entry.items()] for entry in documents]
-    ids: list[int] = []
-    document_of: list[int] = []
-    for row, entry in enumerate(store.entries(revision)):
-        ids.append(entry.row)
-        document_of.append(position[entry.revision])
-        document = tantivy.Document(terms=entry.terms, filters=filter_terms[document_of[-1]])
-        document.add_unsigned("row", row)
-        writer.add_document(document)
-        if progress and row % _BLOCK == _BLOCK - 1:
-            progress(_BLOCK)
+    stamp = generation.stamp
+    _, count = store.count(revision, stamp.chunking)
+    vectors = np.empty((count, dimensions), dtype=np.float32)
+    ids = np.empty(count, dtype=np.int64)
+    document_of = np.empty(count, dtype=np.int32)
+    row = 0
+    for window in _windows(store.current(revision)):
+        for entry in store.entries(window, chunking=stamp.chunking, encoder=stamp.encoder):
+            ids[row], vectors[row], document_of[row] = entry.row, entry.vector, position[entry.passage.revision]
+            document = tantivy.Document(
+                terms=entry.terms,
+                title=entry.title_terms,
+                headings=entry.heading_terms,
+                filters=filter_terms[document_of[row]],
+            )
+            document.add_unsigned("row", row)
+            writer.add_document(document)
+            row += 1
+            if progress and row % _BLOCK == 0:
+                progress(_BLOCK)
+    if row != count:
+        raise ValueError("the store changed its past while it was read")
     writer.commit()
     writer.wait_merging_threads()
-    vectors = store.vectors(revision, stamp.encoder, dimensions=dimensions)
     _keep_to_one_thread()
     # Eight bits a dimension, one range for all: a fifth of the time of float32 and a quarter of the memory. The exact vectors
     # lie beside it.
@@ -229,18 +342,22 @@ def _write(
         near.add(vectors)
     faiss.write_index(near, str(folder / "vectors.faiss"))
     np.save(folder / "vectors.npy", vectors)
-    np.save(folder / "ids.npy", np.array(ids, dtype=np.int64))
-    np.save(folder / "documents.npy", np.array(document_of, dtype=np.int32))
+    np.save(folder / "ids.npy", ids)
+    np.save(folder / "documents.npy", document_of)
     manifest = {
         "format": _FORMAT,
         "stamp": asdict(stamp),
         "revision": revision,
-        "chunks": len(ids),
+        "chunks": count,
         "dimensions": dimensions,
         "documents": documents,
         "files": _sizes(folder),
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, ensure_ascii=False))
+
+
+def _windows(versions: Sequence[int]) -> list[Sequence[int]]:
+    return [versions[start : start + _WINDOW] for start in range(0, len(versions), _WINDOW)]
 
 
 def _sizes(folder: Path) -> dict[str, int]:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune.evaluate import Answered, exact_match, f1, score_answers
-from finetune.questions import Proof, Question
 from reader.schema import Answer, Quote
+from retriever.questions import Proof, Question
 
 WORDS = st.lists(st.sampled_from(["hier", "dort", "the", "9,40", "Euro", "ja"]), max_size=5).map(" ".join)
 

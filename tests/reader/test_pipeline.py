@@ -18,10 +18,12 @@ from reader.pipeline import Event, HitsFound, Pipeline, QuoteProven, Token
 from reader.schema import Answer, Turn
 from retriever.chunk import ChunkSize, chunk
 from retriever.encode import Encoder
-from retriever.errors import IndexMissing, QueryError
-from retriever.index.base import Stamp
-from retriever.ingest import stamp_of
-from retriever.live import publish
+from retriever.encoders import Encoders
+from retriever.errors import IndexMissing, IndexUnavailable, QueryError
+from retriever.fill import Maker, stamp_of
+from retriever.index.base import Generation
+from retriever.index.embedded import EmbeddedGenerations
+from retriever.publish import publish
 from retriever.schema import Document, document_id
 from retriever.settings import Settings
 from retriever.store import IndexedChunk, Store
@@ -57,7 +59,10 @@ def open_pipeline(
     ) -> Pipeline:
         settings = Settings(data_dir=tmp_path / data, **more)
         engine = engine or fake_engine(says)
-        pipeline = Pipeline(settings, Store(settings.data_dir), encoder, engine, calibration or Calibration())
+        store = Store(settings.data_dir)
+        generations = EmbeddedGenerations(store, settings.data_dir / "generations")
+        encoders = Encoders("mine", open_=lambda _: encoder)  # one for all: opening it takes a second
+        pipeline = Pipeline(settings, store, generations, encoders, engine, calibration or Calibration())
         opened.append(pipeline)
         return pipeline
 
@@ -254,7 +259,7 @@ def test_a_document_replaced_meanwhile_never_gives_a_wrong_quote(
     assert answer.quotes or answer.reason == "unproven"
     for quote in answer.quotes:
         revision = answer.hits[[hit.document for hit in answer.hits].index(quote.document)].revision
-        document = pipeline.store.document(quote.document, revision)
+        document = pipeline.store.document_born(revision)
         assert document is not None
         assert document.text[quote.start : quote.end] == quote.text == KILOMETRE
     # Asked again, the new version answers.
@@ -263,18 +268,55 @@ def test_a_document_replaced_meanwhile_never_gives_a_wrong_quote(
     assert any(f"0,4{times - 1}" in hit.text for hit in again.hits)
 
 
+def test_another_encoder_meanwhile_does_not_mix_with_the_old_one(open_pipeline: Open, encoder: Encoder, tmp_path: Path) -> None:
+    """One searcher serves a question from the first passage to the last proof; the next one meets the new index."""
+    pipeline = open_pipeline(quoting(KILOMETRE, "0,30 Euro"))
+    events = []
+    for event in pipeline.ask(ASKED):
+        events.append(event)
+        if isinstance(event, HitsFound):
+            with Store(tmp_path / "data") as store:
+                generations = EmbeddedGenerations(store, tmp_path / "data" / "generations")
+                maker = Maker(encoder, ChunkSize(30, 5))
+                maker.fill(store)
+                built = generations.build(maker.stamp, "mine", dimensions=encoder.dimensions)
+                generations.swap(built, expected=generations.live(), keep=True)
+    answer = events[-1]
+    assert isinstance(answer, Answer)
+    assert [quote.text for quote in answer.quotes] == [KILOMETRE]
+    again = pipeline.answer(ASKED)
+    assert [quote.text for quote in again.quotes] == [KILOMETRE]
+    assert again.release != answer.release
+
+
+def test_an_engine_that_does_not_answer_keeps_nobody_from_opening(
+    indexed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(indexed / "data", tmp_path / "data", ignore=shutil.ignore_patterns("*.lock"))
+    url = "http://127.0.0.1:1"  # nobody listens there
+    with Pipeline.open(
+        Settings(data_dir=tmp_path / "data", index="elasticsearch", elasticsearch_url=url), reader=False
+    ) as opened:
+        assert url in caplog.text
+        for asking in (opened.check, lambda: opened.search("Kilometer")):
+            with pytest.raises(IndexUnavailable, match=url):
+                asking()
+
+
 def test_a_quote_gets_the_page_that_it_begins_on(open_pipeline: Open, encoder: Encoder, tmp_path: Path) -> None:
     first, second = "The canteen opens at noon. ", "Parking costs seven euros a day."
     document = Document(document_id("a.pdf"), "a.pdf", "House", first + second, "en", "0", pages=(0, len(first)))
     size = ChunkSize(60, 10)
     (piece,) = chunk(document, size, encoder)
     assert piece.page == 1
-    stamp: Stamp = stamp_of(encoder, size)
+    target = Generation("", stamp_of(encoder, size), "")
     (vector,) = encoder.encode_passages([piece.text])
     with Store(tmp_path / "pages") as store, store.writer():
         item = IndexedChunk(piece, ["park", "cost"], "k")
-        store.put(document, [item], recipe="r", encoder=encoder.fingerprint, vectors={"k": vector})
-        publish(store, tmp_path / "pages" / "generations", encoder, stamp)
+        given = {"chunking": target.stamp.chunking, "encoder": encoder.fingerprint, "vectors": {"k": vector}}
+        store.put(document, [item], loader="l", **given)
+        generations = EmbeddedGenerations(store, tmp_path / "pages" / "generations")
+        publish(store, generations, target, dimensions=encoder.dimensions, keep_s=0)
     answer = open_pipeline(quoting(second, "seven euros"), data="pages").answer("What does parking cost?")
     assert [(quote.page, quote.start) for quote in answer.quotes] == [(2, len(first))]
 

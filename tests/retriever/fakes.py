@@ -7,12 +7,15 @@ import re
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from retriever.analyze import ANALYSER, analyze
 from retriever.encode import Vectors
-from retriever.index.base import Stamp
+from retriever.encoders import Encoders
+from retriever.errors import ModelError
+from retriever.index.base import Generations, Stamp
 from retriever.schema import Chunk, Document, document_id
 from retriever.store import IndexedChunk, Store
 
@@ -77,7 +80,8 @@ def put_lines(
     document: Document,
     *,
     spans: Sequence[tuple[int, int]] | None = None,
-    recipe: str = "recipe",
+    loader: str = "loader",
+    chunking: str = STAMP.chunking,
 ) -> int:
     """Store a document with a chunk for each of its lines (or each of `spans`), encoded and analysed without context."""
     if spans is None:
@@ -90,4 +94,30 @@ def put_lines(
     known = store.has_vectors(encoder.fingerprint, [item.key for item in chunks])
     inputs = {item.key: item.chunk.text for item in chunks if item.key not in known}
     vectors = dict(zip(inputs, encoder.encode_passages(list(inputs.values())), strict=True))
-    return store.put(document, chunks, recipe=recipe, encoder=encoder.fingerprint, vectors=vectors)
+    return store.put(document, chunks, loader=loader, chunking=chunking, encoder=encoder.fingerprint, vectors=vectors)
+
+
+def open_fake_generations(store: Store, data: Path, engine: Sequence[str] = ()) -> Generations:
+    """Open the generations of an engine: the embedded one, or an Elasticsearch index by address and name."""
+    if engine:
+        from retriever.index.elastic import ElasticGenerations
+        from retriever.index.elastic_client import connect
+
+        address, name = engine
+        # What is live is remembered for a moment, and whoever deletes waits for that: a short one for many small tests.
+        return ElasticGenerations(store, connect(address), name=name, vectors="flat", remember_s=0.02)
+    from retriever.index.embedded import EmbeddedGenerations
+
+    return EmbeddedGenerations(store, data / "generations")
+
+
+def encoders(*known: FakeEncoder, fallback: str = "fake-1") -> Encoders:
+    """Return encoders that are opened by their fingerprint; any other reference is missing."""
+    found = {encoder.fingerprint: encoder for encoder in known}
+
+    def open_(reference: str) -> FakeEncoder:
+        if reference not in found:
+            raise ModelError(f"{reference} is not on this machine.")
+        return found[reference]
+
+    return Encoders(fallback, open_=open_)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 
@@ -20,8 +20,11 @@ def main() -> None:
 
     from retriever.chunk import ChunkSize
     from retriever.errors import StoreLocked
+    from retriever.fill import Maker
+    from retriever.index.base import Generation
+    from retriever.index.embedded import EmbeddedGenerations
     from retriever.ingest import Ingest
-    from retriever.store import Store
+    from retriever.store import Entry, Store
 
     def say(what: str) -> None:
         sys.stdout.write(f"{what}\n")
@@ -38,22 +41,23 @@ def main() -> None:
             step("build")
             return super().versions(revision)
 
-        def vectors(self, revision: int, encoder: str, *, dimensions: int) -> object:
+        def entries(self, versions: Sequence[int], *, chunking: str, encoder: str) -> Iterator[Entry]:
             step("vectors")
             time.sleep(0.05)
-            return super().vectors(revision, encoder, dimensions=dimensions)
+            return super().entries(versions, chunking=chunking, encoder=encoder)
 
-        def publish(self, generation: str, stamp: Mapping[str, str]) -> None:
-            step("publish")
-            time.sleep(0.05)
-            super().publish(generation, stamp)
-            step("published")
-            time.sleep(0.05)
-
-        def collect(self, revision: int) -> None:
+        def collect(self, revision: int, *, chunkings: Collection[str], encoders: Collection[str]) -> None:
             step("collect")
             time.sleep(0.05)
-            super().collect(revision)
+            super().collect(revision, chunkings=chunkings, encoders=encoders)
+
+    class Publishing(EmbeddedGenerations):
+        def swap(self, new: Generation, *, expected: Generation | None, keep: bool) -> None:
+            step("publish")
+            time.sleep(0.05)
+            super().swap(new, expected=expected, keep=keep)
+            step("published")
+            time.sleep(0.05)
 
     class Holding(FakeEncoder):
         def encode_passages(self, texts: object, **rest: object) -> object:
@@ -70,9 +74,9 @@ def main() -> None:
     with Told(data) as store:
         ingest = Ingest(
             store,
-            data / "index",
-            encoder,
-            ChunkSize(10, 3),
+            Publishing(store, data / "index"),
+            Maker(encoder, ChunkSize(10, 3)),
+            encoder.fingerprint,
             max_bytes=100_000,
             timeout_s=20,
             prune="--prune" in sys.argv,

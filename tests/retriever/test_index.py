@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -18,36 +19,58 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from retriever.analyze import analyze_query
-from retriever.errors import IndexMissing, QueryError, StoreError
-from retriever.index.base import Candidate, Index, Stamp
-from retriever.index.embedded import EmbeddedIndex, build, drop_others
+from retriever.errors import IndexMissing, QueryError, StoreError, SwapLost
+from retriever.index.base import Candidate, Formula, Generation, Generations, Index, Stamp
+from retriever.index.elastic import ElasticGenerations
+from retriever.index.elastic_client import connect
+from retriever.index.elastic_search import SearchOptions
+from retriever.index.embedded import EmbeddedGenerations
 from retriever.schema import Document
 from retriever.store import Store
 
-MakeIndex = Callable[[Sequence[Document]], Index]
+MakeGenerations = Callable[..., tuple[Store, Generations]]
+MakeIndex = Callable[..., Index]
 
 WORDS = ["reise", "kosten", "beleg", "frist", "urlaub", "antrag", "auto", "bahn", "hotel", "essen"]
 
 
-@pytest.fixture(params=["embedded"])
-def make_index(
+@pytest.fixture(params=["embedded", "elasticsearch"])
+def make_generations(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, fakes: ModuleType
-) -> Iterator[MakeIndex]:
-    """Return a function that indexes documents, a chunk for each line, with the engine in question."""
+) -> Iterator[MakeGenerations]:
+    """Return a function that opens a new store and its generations in the engine in question, with exact vectors."""
     stores: list[Store] = []
+    place = request.getfixturevalue("elastic_place") if request.param == "elasticsearch" else None
+    client = connect(place[0]) if place else None
 
-    def embedded(documents: Sequence[Document]) -> Index:
+    def make(formula: Formula | None = None) -> tuple[Store, Generations]:
         folder = tmp_path_factory.mktemp("index")
         store = Store(folder)
         stores.append(store)
-        for document in documents:
-            fakes.put_lines(store, fakes.FakeEncoder(), document)
-        name = build(store, folder / "index", fakes.STAMP, dimensions=32)
-        return EmbeddedIndex(store, folder / "index", name)
+        if place is None or client is None:
+            return store, EmbeddedGenerations(store, folder / "index", formula=formula)
+        name = f"{place[1]}-{secrets.token_hex(4)}"
+        options = SearchOptions(formula=formula or Formula())
+        return store, ElasticGenerations(store, client, name=name, vectors="flat", options=options, remember_s=0)
 
-    yield {"embedded": embedded}[request.param]
+    yield make
     for store in stores:
         store.close()
+    if client:
+        client.close()
+
+
+@pytest.fixture
+def make_index(make_generations: MakeGenerations, fakes: ModuleType) -> MakeIndex:
+    """Return a function that indexes documents, a chunk for each line."""
+
+    def make(documents: Sequence[Document], formula: Formula | None = None) -> Index:
+        store, generations = make_generations(formula)
+        for document in documents:
+            fakes.put_lines(store, fakes.FakeEncoder(), document)
+        return generations.open(generations.build(fakes.STAMP, "fake", dimensions=32))
+
+    return make
 
 
 def corpus(fakes: ModuleType, count: int = 30) -> list[Document]:
@@ -215,13 +238,40 @@ class TestContract:
         first, second = (make_index(documents).candidates(vector=vector, terms=terms, depth=7, filters={}) for _ in range(2))
         assert by_row(first) == by_row(second)
 
-    def test_it_stitches_the_document_s_text(self, make_index: MakeIndex, fakes: ModuleType) -> None:
-        made = fakes.document("a", "hotel\n\nauto")
-        index = make_index([made])
-        rows = [candidate.row for candidate in index.candidates(vector=np.ones(32, "f4"), terms=[], depth=5, filters={})]
-        passages = index.passages(rows)
-        assert {passage.text for passage in passages.values()} == {"hotel", "auto"}
-        assert index.stitch(passages[rows[0]], 0, len(made.text)) == made.text
+    def test_it_hands_out_passages_and_documents(self, make_index: MakeIndex, fakes: ModuleType) -> None:
+        made = fakes.document("a", "hotel\n\nauto 😀", metadata={"": "leer", "a.b": "c", "a": "ä"})
+        empty = fakes.document("leer")
+        index = make_index([made, empty])
+        candidates = index.candidates(vector=np.ones(32, "f4"), terms=[], depth=5, filters={})
+        passages = index.passages([*(candidate.row for candidate in candidates), 999])
+        assert [passages[row].text for row in sorted(passages)] == ["hotel", "auto 😀"]
+        assert [passages[row].after for row in sorted(passages)] == ["\n\n", ""]
+        for candidate in candidates:
+            assert candidate.passage in (None, passages[candidate.row])
+        for passage in passages.values():
+            assert index.document(passage.document, passage.revision) == made
+        assert index.document(empty.id, 2) == empty
+        assert index.document(made.id, 3) is None
+
+    def test_titles_and_headings_count_more_where_the_formula_says_so(self, make_index: MakeIndex, fakes: ModuleType) -> None:
+        documents = [fakes.document("a", "hotel", title="Reise"), fakes.document("b", "hotel reise", title="Bahn")]
+
+        def scores(formula: Formula) -> list[float]:
+            index = make_index(documents, formula)
+            found = by_row(index.candidates(vector=np.ones(32, "f4"), terms=["de:hotel", "de:reis"], depth=5, filters={}))
+            return [found[row].keyword or 0.0 for row in sorted(found)]
+
+        plain, weighted = scores(Formula()), scores(Formula(title=3.0, headings=2.0))
+        assert weighted[1] == pytest.approx(plain[1])
+        # One of two titles has the term: its idf is log 2, and its length is the average.
+        assert weighted[0] == pytest.approx(plain[0] + 3 * math.log(2), rel=1e-4)
+
+    def test_a_question_of_thousands_of_words(self, make_index: MakeIndex, fakes: ModuleType) -> None:
+        index = make_index(corpus(fakes), Formula(title=1.0, headings=1.0))
+        terms = ["de:hotel", *(f"de:wort{number}" for number in range(5000))]
+        vector = fakes.FakeEncoder().encode_query("hotel")
+        filters = {"source": [f"d{number:02}" for number in range(3000)]}
+        assert len(index.candidates(vector=vector, terms=terms, depth=5, filters=filters)) >= 5
 
     def test_a_filter_s_key_and_value_do_not_run_together(self, make_index: MakeIndex, fakes: ModuleType) -> None:
         index = make_index(
@@ -255,24 +305,156 @@ class TestContract:
                 assert {passage.source for passage in index.passages(list(found)).values()} == expected
 
 
-class TestEmbedded:
-    @pytest.fixture
-    def folder(self, tmp_path: Path) -> Path:
-        return tmp_path / "index"
+class TestGenerations:
+    def test_none_at_first(self, make_generations: MakeGenerations, fakes: ModuleType) -> None:
+        _, generations = make_generations()
+        assert generations.live() is None
+        assert generations.previous() is None
+        generations.forget_previous()
+        generations.collect(building=None)
 
-    @pytest.fixture
-    def name(self, store: Store, folder: Path, fakes: ModuleType) -> str:
+    def test_a_swap_and_the_way_back(self, make_generations: MakeGenerations, fakes: ModuleType) -> None:
+        store, generations = make_generations()
+        fakes.put_lines(store, fakes.FakeEncoder(), fakes.document("a", "hotel"))
+        first = generations.build(fakes.STAMP, "one", dimensions=32)
+        assert generations.live() is None
+        generations.swap(first, expected=None, keep=False)
+        assert (generations.live(), generations.previous()) == (first, None)
+        fakes.put_lines(store, fakes.FakeEncoder(), fakes.document("b", "hotel"))
+        second = generations.build(fakes.STAMP, "two", dimensions=32)
+        generations.swap(second, expected=first, keep=True)
+        assert (generations.live(), generations.previous()) == (second, first)
+        # Back and forth again, as a rollback does.
+        generations.swap(first, expected=second, keep=True)
+        assert (generations.live(), generations.previous()) == (first, second)
+        generations.swap(second, expected=first, keep=True)
+        third = generations.build(fakes.STAMP, "three", dimensions=32)
+        generations.swap(third, expected=second, keep=False)
+        assert (generations.live(), generations.previous()) == (third, first)
+        generations.collect(building=None)
+        with pytest.raises(IndexMissing):
+            generations.open(second)
+        assert generations.open(first).languages == ("de",)
+        generations.forget_previous()
+        assert (generations.live(), generations.previous()) == (third, None)
+        generations.collect(building=None)
+        with pytest.raises(IndexMissing):
+            generations.open(first)
+        assert generations.open(third).revision == 2
+
+    def test_a_swap_that_somebody_else_has_won(self, make_generations: MakeGenerations, fakes: ModuleType) -> None:
+        _, generations = make_generations()
+        first, second, third = (generations.build(fakes.STAMP, name, dimensions=32) for name in "abc")
+        generations.swap(first, expected=None, keep=False)
+        with pytest.raises(SwapLost):
+            generations.swap(second, expected=None, keep=False)
+        with pytest.raises(SwapLost):
+            generations.swap(second, expected=third, keep=True)
+        assert (generations.live(), generations.previous()) == (first, None)
+
+    def test_what_is_being_built_is_not_collected(self, make_generations: MakeGenerations, fakes: ModuleType) -> None:
+        _, generations = make_generations()
+        other = Stamp("fake-1", "lines", "other")
+        built = generations.build(fakes.STAMP, "a", dimensions=32)
+        doomed = generations.build(other, "a", dimensions=32)
+        generations.collect(building=fakes.STAMP)
+        assert generations.open(built).stamp == fakes.STAMP
+        with pytest.raises(IndexMissing):
+            generations.open(doomed)
+
+    def test_verifying(self, make_generations: MakeGenerations, fakes: ModuleType) -> None:
+        store, generations = make_generations()
         for document in corpus(fakes, 5):
             fakes.put_lines(store, fakes.FakeEncoder(), document)
-        return build(store, folder, fakes.STAMP, dimensions=32)
+        built = generations.build(fakes.STAMP, "a", dimensions=32)
+        generations.verify(built)
+        assert generations.shows_all(built)
+        assert store.remove("d01")
+        assert not generations.shows_all(built)
+        built = generations.update(built)
+        assert generations.shows_all(built)
+        generations.verify(built)
+        with pytest.raises(IndexMissing):
+            generations.verify(Generation("nobody", fakes.STAMP, "a"))
+        assert not generations.shows_all(Generation("nobody", fakes.STAMP, "a"))
 
-    def test_keyword_scores_are_bm25(self, store: Store, folder: Path, name: str) -> None:
+    def test_an_earlier_revision_may_be_asked_for(self, make_generations: MakeGenerations, fakes: ModuleType) -> None:
+        store, generations = make_generations()
+
+        def sources(generation: Generation) -> set[str]:
+            index = generations.open(generation)
+            found = index.candidates(vector=np.ones(32, "f4"), terms=[], depth=50, filters={})
+            return {passage.source for passage in index.passages([one.row for one in found]).values()}
+
+        for source in "abc":
+            fakes.put_lines(store, fakes.FakeEncoder(), fakes.document(source, "hotel"))
+        assert store.remove("a")
+        built = generations.build(fakes.STAMP, "a", dimensions=32, revision=2)
+        assert (sources(built), generations.open(built).revision) == ({"a", "b"}, 2)
+        generations.verify(built)
+        updated = generations.update(built, revision=3)
+        assert (sources(updated), generations.shows_all(updated)) == ({"a", "b", "c"}, False)
+        generations.verify(updated)
+        updated = generations.update(updated)
+        assert (sources(updated), generations.shows_all(updated)) == ({"b", "c"}, True)
+
+    def test_a_generation_without_its_vectors_is_not_built(self, make_generations: MakeGenerations, fakes: ModuleType) -> None:
+        store, generations = make_generations()
+        fakes.put_lines(store, fakes.FakeEncoder(), fakes.document("a", "hotel"))
+        with pytest.raises(StoreError, match="no vector"):
+            generations.build(Stamp("another", "lines", fakes.STAMP.analyser), "a", dimensions=32)
+
+    @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(
+        rounds=st.lists(
+            st.lists(st.tuples(st.sampled_from("abcde"), st.sampled_from(["", "hotel", "hotel\nauto", None])), max_size=5),
+            min_size=1,
+            max_size=4,
+        )
+    )
+    def test_it_shows_exactly_what_the_store_holds(
+        self, make_generations: MakeGenerations, fakes: ModuleType, rounds: list[list[tuple[str, str | None]]]
+    ) -> None:
+        store, generations = make_generations()
+        encoder = fakes.FakeEncoder()
+        live = generations.build(fakes.STAMP, "a", dimensions=32)
+        for changes in rounds:
+            for source, text in changes:
+                if text is None:
+                    store.remove(source)
+                else:
+                    fakes.put_lines(store, encoder, fakes.document(source, text, metadata={f"key {source}": "x"}))
+            live = generations.update(live)
+            index = generations.open(live)
+            assert index.revision == store.revision()
+            assert (index.languages, generations.shows_all(live)) == (store.vocabulary(store.revision())[0], True)
+            generations.verify(live)
+            entries = list(store.entries(store.current(store.revision()), chunking=fakes.STAMP.chunking, encoder="fake-1"))
+            expected = {entry.row: (entry.passage, float(entry.vector.sum())) for entry in entries}
+            found = by_row(index.candidates(vector=np.ones(32, "f4"), terms=["de:hotel"], depth=100, filters={}))
+            passages = index.passages(list(found))
+            assert {row: passages[row] for row in found} == {row: passage for row, (passage, _) in expected.items()}
+            for row, candidate in found.items():
+                assert ((candidate.keyword or 0) > 0) == ("hotel" in passages[row].text)
+            for key in sorted({f"key {passage.source}" for passage, _ in expected.values()}):
+                inside = index.candidates(vector=np.ones(32, "f4"), terms=[], depth=100, filters={key: ["x"]})
+                assert {passages[one.row].source for one in inside} == {key[-1]}
+
+
+class TestKeywordScores:
+    def test_they_are_bm25(self, make_generations: MakeGenerations, fakes: ModuleType) -> None:
         """Robertson and Zaragoza's formula with k1 1.2 and b 0.75, and Lucene's idf, which is never negative."""
-        index = EmbeddedIndex(store, folder, name)
-        bags = {entry.row: Counter(entry.terms.split()) for entry in store.entries(index.revision)}
+        store, generations = make_generations()
+        for document in corpus(fakes, 5):
+            fakes.put_lines(store, fakes.FakeEncoder(), document)
+        index = generations.open(generations.build(fakes.STAMP, "a", dimensions=32))
+        entries = store.entries(store.current(5), chunking=fakes.STAMP.chunking, encoder="fake-1")
+        bags = {entry.row: Counter(entry.terms.split()) for entry in entries}
         length = sum(bag.total() for bag in bags.values()) / len(bags)
         terms = ["de:hotel", "de:auto", "en:auto"]
-        for candidate in index.candidates(vector=np.ones(32, "f4"), terms=terms, depth=100, filters={}):
+        candidates = index.candidates(vector=np.ones(32, "f4"), terms=terms, depth=100, filters={})
+        assert len(candidates) == len(bags) == 20
+        for candidate in candidates:
             expected = 0.0
             bag = bags[candidate.row]
             for term in terms:
@@ -281,50 +463,69 @@ class TestEmbedded:
                 expected += idf * bag[term] * 2.2 / (bag[term] + 1.2 * (0.25 + 0.75 * bag.total() / length))
             assert candidate.keyword == pytest.approx(expected, rel=1e-4)
 
-    def test_each_file_is_needed_whole(self, store: Store, folder: Path, name: str) -> None:
-        files = [path for path in sorted((folder / name).rglob("*")) if path.is_file() and not path.name.startswith(".")]
+
+class TestEmbedded:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        return tmp_path / "index"
+
+    @pytest.fixture
+    def generations(self, store: Store, folder: Path, fakes: ModuleType) -> EmbeddedGenerations:
+        for document in corpus(fakes, 5):
+            fakes.put_lines(store, fakes.FakeEncoder(), document)
+        return EmbeddedGenerations(store, folder)
+
+    @pytest.fixture
+    def built(self, generations: EmbeddedGenerations, fakes: ModuleType) -> Generation:
+        return generations.build(fakes.STAMP, "a", dimensions=32)
+
+    def test_each_file_is_needed_whole(self, generations: EmbeddedGenerations, folder: Path, built: Generation) -> None:
+        files = [path for path in sorted((folder / built.name).rglob("*")) if path.is_file() and not path.name.startswith(".")]
         assert len(files) > 8
         for file in files:
             whole = file.read_bytes()
             for size in (0, len(whole) // 2, len(whole) - 1):
                 file.write_bytes(whole[:size])
                 with pytest.raises(IndexMissing, match="cannot be read"):
-                    EmbeddedIndex(store, folder, name)
+                    generations.open(built)
             file.unlink()
             with pytest.raises(IndexMissing, match="cannot be read"):
-                EmbeddedIndex(store, folder, name)
+                generations.open(built)
             file.write_bytes(whole)
-        assert len(EmbeddedIndex(store, folder, name)) == 20
+        assert len(generations.open(built)) == 20
 
-    def test_a_generation_that_is_not_there(self, store: Store, folder: Path) -> None:
+    def test_a_generation_that_is_not_there(self, generations: EmbeddedGenerations, fakes: ModuleType) -> None:
         with pytest.raises(IndexMissing) as caught:
-            EmbeddedIndex(store, folder, "nobody")
+            generations.open(Generation("nobody", fakes.STAMP, "a"))
         assert caught.value.way_out == "Run `beleg index`."
 
-    def test_an_open_generation_survives_its_deletion(self, store: Store, folder: Path, name: str) -> None:
-        index = EmbeddedIndex(store, folder, name)
+    def test_an_open_generation_survives_its_deletion(
+        self, generations: EmbeddedGenerations, folder: Path, built: Generation
+    ) -> None:
+        index = generations.open(built)
         asked = {"vector": np.ones(32, "f4"), "terms": ["de:hotel"], "depth": 10, "filters": {"kind": ["pdf"]}}
         before = index.candidates(**asked)
         shutil.rmtree(folder)
         assert index.candidates(**asked) == before
 
-    def test_leftovers_are_dropped(self, store: Store, folder: Path, name: str) -> None:
+    def test_leftovers_are_dropped(self, generations: EmbeddedGenerations, folder: Path, built: Generation) -> None:
+        generations.swap(built, expected=None, keep=False)
         (folder / ".000000009-abc.partial" / "terms").mkdir(parents=True)
         (folder / "000000001-old").mkdir()
         (folder / "note.txt").touch()
-        drop_others(folder, [name])
-        assert sorted(path.name for path in folder.iterdir()) == [name, "note.txt"]
-        drop_others(folder / "nowhere", [])
+        generations.collect(building=None)
+        assert sorted(path.name for path in folder.iterdir()) == [built.name, "note.txt"]
 
-    def test_a_build_that_fails_leaves_nothing(self, store: Store, folder: Path, name: str) -> None:
+    def test_a_build_that_fails_leaves_nothing(self, generations: EmbeddedGenerations, folder: Path, built: Generation) -> None:
+        stamp = Stamp("another", built.stamp.chunker, built.stamp.analyser)
         with pytest.raises(StoreError, match="no vector"):
-            build(store, folder, Stamp("another", "lines", "1"), dimensions=32)
-        assert [path.name for path in folder.iterdir()] == [name]
+            generations.build(stamp, "a", dimensions=32)
+        assert [path.name for path in folder.iterdir()] == [built.name]
 
     def test_a_folder_that_cannot_be_made(self, store: Store, tmp_path: Path, fakes: ModuleType) -> None:
         (tmp_path / "file").touch()
         with pytest.raises(StoreError, match="could not be written"):
-            build(store, tmp_path / "file", fakes.STAMP, dimensions=32)
+            EmbeddedGenerations(store, tmp_path / "file").build(fakes.STAMP, "a", dimensions=32)
 
     @pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on file sizes")
     def test_a_full_disk_is_an_error_whoever_meets_it(self, tmp_path: Path) -> None:
@@ -332,15 +533,16 @@ class TestEmbedded:
         program = (
             "import random, resource, sys; from pathlib import Path\n"
             "from fakes import STAMP, FakeEncoder, document, put_lines\n"
-            "from retriever.errors import StoreError; from retriever.index.embedded import build\n"
+            "from retriever.errors import StoreError; from retriever.index.embedded import EmbeddedGenerations\n"
             "from retriever.store import Store\n"
             "folder = Path(sys.argv[1]); store, index = Store(folder), folder / 'index'\n"
+            "generations = EmbeddedGenerations(store, index)\n"
             "lines = [f'Zeile {number} {random.random()}' for number in range(3000)]\n"
             "put_lines(store, FakeEncoder(), document('a', '\\n'.join(lines)))\n"
             "for limit in [10_000, 60_000, 90_000, 150_000, 300_000, 10_000_000]:\n"
             "    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))\n"
             "    try:\n"
-            "        sys.stdout.write(f'built {build(store, index, STAMP, dimensions=32)}\\n')\n"
+            "        sys.stdout.write(f'built {generations.build(STAMP, str(), dimensions=32)}\\n')\n"
             "    except StoreError as error:\n"
             "        assert list(index.iterdir()) == []\n"
             "        sys.stdout.write(f'{error}\\n')\n"
@@ -356,5 +558,5 @@ class TestEmbedded:
     def test_progress_counts_chunks(self, store: Store, folder: Path, fakes: ModuleType) -> None:
         fakes.put_lines(store, fakes.FakeEncoder(), fakes.document("a", "ja\n" * 10_500))
         told: list[int] = []
-        build(store, folder, fakes.STAMP, dimensions=32, progress=told.append)
+        EmbeddedGenerations(store, folder).build(fakes.STAMP, "a", dimensions=32, progress=told.append)
         assert told == [10_000]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,8 +11,11 @@ from typing import Any
 import pytest
 
 from retriever.chunk import CONTEXT_TOKENS, ChunkSize
-from retriever.errors import IndexMismatch, SettingsError, StoreLocked
-from retriever.ingest import Ingest, Outcome, stamp_of
+from retriever.encoders import Encoders
+from retriever.errors import IndexMismatch, ModelError, SettingsError, StoreLocked
+from retriever.fill import Maker, size_of
+from retriever.index.embedded import EmbeddedGenerations
+from retriever.ingest import Ingest, Outcome
 from retriever.live import Live
 from retriever.store import Store
 
@@ -23,7 +28,9 @@ class Runs:
 
     def __init__(self, store: Store, folder: Path, fakes: ModuleType) -> None:
         self.store, self.index, self.files, self.fakes = store, folder / "index", folder / "files", fakes
+        self.generations = EmbeddedGenerations(store, self.index)
         self.encoder = fakes.FakeEncoder()
+        self.maker = Maker(self.encoder, SIZE)
         self.published = False
         self.files.mkdir()
 
@@ -34,17 +41,19 @@ class Runs:
     def __call__(self, *paths: Path, size: ChunkSize = SIZE, prune: bool = False, **others: Any) -> dict[str, str]:
         """Return each file's status by its name without ending."""
         self.outcomes: list[Outcome] = []
-        self.totals: list[int] = []
+        self.found: list[list[str]] = []
+        self.maker = Maker(self.encoder, size)
         ingest = Ingest(
             self.store,
-            self.index,
-            self.encoder,
-            size,
+            self.generations,
+            self.maker,
+            self.encoder.fingerprint,
             max_bytes=others.get("max_bytes", 100_000),
             timeout_s=20,
             prune=prune,
             on_outcome=self.outcomes.append,
-            on_total=self.totals.append,
+            wait_s=others.get("wait_s", 0),
+            on_found=lambda sources: self.found.append([Path(source).stem for source in sources]),
         )
         self.published = ingest.run(paths or [self.files])
         return {Path(outcome.source).stem: outcome.status for outcome in self.outcomes}
@@ -54,8 +63,12 @@ class Runs:
         texts, self.encoder.encoded = self.encoder.encoded, []
         return texts
 
+    def chunks(self) -> int:
+        """Return how many the store holds in the chunking of the last run."""
+        return self.store.count(self.store.revision(), self.maker.stamp.chunking)[1]
+
     def search(self, query: str, **options: Any) -> list[str]:
-        live = Live(self.store, self.index, self.encoder, alpha=0.5)
+        live = Live(self.generations, self.fakes.encoders(self.encoder), alpha=0.5)
         return [Path(hit.source).stem for hit in live.searcher().search(query, mode="keyword", **options)]
 
 
@@ -73,8 +86,8 @@ def test_a_first_run(runs: Runs) -> None:
     runs.write(a=long("Anker"), b=long("Balken"))
     assert runs() == {"a": "added", "b": "added"}
     assert runs.published
-    assert runs.totals == [2]
-    chunks = runs.store.counts()["chunks"]
+    assert [sorted(found) for found in runs.found] == [["a", "b"]]
+    chunks = runs.chunks()
     assert sum(outcome.chunks for outcome in runs.outcomes) == chunks == len(runs.encoded()) > 10
     assert runs.search("Balken")[:1] == ["b"]
 
@@ -106,14 +119,14 @@ def test_of_a_changed_file_only_new_chunks_are_encoded(runs: Runs) -> None:
     assert all("55 Zimmer" in text for text in new)
     assert not before & set(new)
     assert runs.search("55") == ["a"]
-    assert runs.store.counts()["documents"] == 2
+    assert len(runs.store.known()) == 2
 
 
 def test_equal_files_share_their_vectors(runs: Runs) -> None:
     runs.write(a=long("Anker"), b=long("Anker"))
     assert runs() == {"a": "added", "b": "added"}
     texts = runs.encoded()
-    assert len(texts) == len(set(texts)) == runs.store.counts()["chunks"] / 2
+    assert len(texts) == len(set(texts)) == runs.chunks() / 2
     (runs.files / "a.txt").unlink()
     assert runs(prune=True) == {"b": "unchanged", "a": "removed"}
     assert runs.search("Anker") == ["b"] * len(runs.search("Anker")) != []
@@ -141,7 +154,7 @@ def test_failures_are_reported_and_the_others_go_on(runs: Runs) -> None:
     assert reasons["empty"] == "the file is empty"
     assert "larger than 4,000 bytes" in reasons["big"]
     assert reasons["nowhere"] == "there is no such file or folder"
-    assert runs.totals == [7]
+    assert [len(found) for found in runs.found] == [7]
     assert runs.search("Zange")[0] == "z"
     assert runs()["empty"] == "failed"
 
@@ -214,48 +227,70 @@ class TestPrune:
 
 
 class TestSettingsThatChange:
-    def test_another_chunk_size_chunks_everything_again(self, runs: Runs) -> None:
-        runs.write(a=long("Anker"), b=long("Balken"), short="Ein kurzer Text über Anker.")
+    @pytest.mark.parametrize("what", ["size", "encoder"])
+    def test_a_run_of_another_maker_than_the_live_index_is_refused(self, runs: Runs, what: str) -> None:
+        """`beleg index` always uses the maker of the live index; this is for a rebuild that swaps just before the lock."""
+        runs.write(a=long("Anker"))
         runs()
-        before = runs.store.counts()["chunks"]
-        runs.encoded()
-        (runs.files / "b.txt").unlink()  # what has no file any more is chunked from the store
-        assert runs(size=ChunkSize(40, 5)) == {"a": "changed", "short": "changed", "b": "changed"}
-        assert runs.published
-        assert runs.store.counts()["chunks"] < before
-        assert not any("kurzer" in text for text in runs.encoded())  # its only chunk is the same as before
-        chunkers = {known.recipe.split()[1] for known in runs.store.known().values()}
-        assert chunkers == {stamp_of(runs.encoder, ChunkSize(40, 5)).chunker}
-        assert runs(size=ChunkSize(40, 5)) == {"a": "unchanged", "short": "unchanged"}
-        assert "b" in runs.search("Balken")
-
-    def test_another_encoder_encodes_everything_and_old_indexes_are_refused(self, runs: Runs) -> None:
-        runs.write(a=long("Anker"), b=long("Balken"))
-        runs()
-        old, runs.encoder = runs.encoder, runs.fakes.FakeEncoder(fingerprint="fake-2")
-        with pytest.raises(IndexMismatch, match="another encoder"):
-            runs.search("Anker")
-        assert runs() == {"a": "unchanged", "b": "unchanged"}
-        assert runs.published
-        assert sorted(runs.encoded()) == sorted(old.encoded)
-        assert "a" in runs.search("Anker")
-        runs.encoder = old
-        with pytest.raises(IndexMismatch, match="another encoder"):
-            runs.search("Anker")
-        old.encoded = []
-        assert runs() == {"a": "unchanged", "b": "unchanged"}
-        assert runs.encoded() == []  # the vectors of the encoder before are still there
-        assert "a" in runs.search("Anker")
-
-    def test_another_encoder_with_other_tokens_and_a_changed_file(self, runs: Runs) -> None:
-        runs.write(a=long("Anker"), b=long("Balken"))
-        runs()
-        runs.encoder = runs.fakes.FakeEncoder(fingerprint="fake-2", tokenizer="others")
-        (runs.files / "b.txt").unlink()
+        before, live = runs.store.revision(), runs.generations.live()
         runs.write(a=long("Axt"))
-        assert runs() == {"a": "changed", "b": "changed"}
-        assert len(runs.encoded()) == runs.store.counts()["chunks"]
+        encoder = runs.encoder
+        if what == "encoder":
+            runs.encoder = runs.fakes.FakeEncoder(fingerprint="fake-2")
+        with pytest.raises(IndexMismatch, match=r"made by another encoder or chunker.*again"):
+            runs(size=ChunkSize(40, 5) if what == "size" else SIZE)
+        assert (runs.store.revision(), runs.generations.live()) == (before, live)
+        assert runs.outcomes == []
+        runs.encoder = encoder
+        assert runs.search("Anker")[0] == "a"
+
+    def test_the_maker_of_the_live_index_goes_on(self, runs: Runs) -> None:
+        """Whatever the settings say by now: encoder and size can be had from the generation."""
+        runs.write(a=long("Anker"), b=long("Balken"))
+        runs()
+        live = runs.generations.live()
+        assert live is not None
+        assert (live.encoder, live.stamp, size_of(live)) == ("fake-1", runs.maker.stamp, SIZE)
+        runs.encoded()
+        runs.write(a=long("Axt"))
+        assert runs(size=size_of(live)) == {"a": "changed", "b": "unchanged"}
         assert runs.search("Axt")[0] == "a"
+        assert not any("Balken" in text for text in runs.encoded())
+
+    def test_an_index_of_an_encoder_that_is_not_here_is_refused(self, runs: Runs) -> None:
+        runs.write(a="Anker")
+        runs()
+
+        def open_(reference: str) -> Any:
+            if reference == "fake-1":
+                raise ModelError("fake-1 is not on this machine.")
+            return runs.fakes.FakeEncoder(fingerprint="fake-2")
+
+        with pytest.raises(IndexMismatch) as caught:
+            Live(runs.generations, Encoders("fake-2", open_=open_), alpha=0.5).searcher()
+        assert str(caught.value) == (
+            "The index was made by the encoder fake-1, which is not here: fake-1 is not on this machine. "
+            "fake-2 is another one. "
+            "Set `encoder` to where it lies, or run `beleg rebuild` to build an index for the encoder in the settings."
+        )
+
+    def test_documents_that_lack_chunks_or_vectors_get_them(self, runs: Runs) -> None:
+        """As after a rebuild: its generation is live, and what a killed run had put for the one before lacks both."""
+        runs.write(a=long("Anker"), b=long("Balken"))
+        runs()
+        other = Maker(runs.fakes.FakeEncoder(fingerprint="fake-2"), ChunkSize(40, 5))
+        other.fill(runs.store)
+        built = runs.generations.build(other.stamp, "fake-2", dimensions=32)
+        runs.generations.swap(built, expected=runs.generations.live(), keep=True)
+        made = runs.fakes.document(next(iter(runs.store.known())), "Ein Zusatz über den Zaun.")
+        runs.fakes.put_lines(runs.store, runs.encoder, made, chunking=runs.maker.stamp.chunking)
+        (runs.files / "a.txt").unlink()
+        (runs.files / "b.txt").unlink()
+        runs.encoder = runs.fakes.FakeEncoder(fingerprint="fake-2")
+        assert runs(size=ChunkSize(40, 5)) == {}
+        assert runs.published
+        assert len(runs.encoded()) == 1
+        assert len(runs.search("Zaun")) == 1
 
     def test_chunks_that_do_not_fit_the_encoder(self, runs: Runs) -> None:
         runs.write(a="Anker")
@@ -274,9 +309,9 @@ def test_every_lost_part_of_an_index_is_built_again(runs: Runs) -> None:
     runs()
     runs.encoded()
     for lost in ("manifest.json", "vectors.npy", "vectors.faiss", "ids.npy", "documents.npy", "terms/meta.json", "terms/*.pos"):
-        name = runs.store.generation()
-        assert name is not None
-        for file in (runs.index / name).glob(lost):
+        live = runs.generations.live()
+        assert live is not None
+        for file in (runs.index / live.name).glob(lost):
             file.unlink()
         assert runs() == {"a": "unchanged"}
         assert runs.published
@@ -288,6 +323,22 @@ def test_a_second_run_at_once_is_refused(runs: Runs, tmp_path: Path) -> None:
     runs.write(a="Anker")
     with Store(tmp_path / "data") as other, other.writer(), pytest.raises(StoreLocked):
         runs()
+
+
+def test_a_second_run_waits_if_told_to(runs: Runs, tmp_path: Path) -> None:
+    runs.write(a="Anker")
+    held = threading.Event()
+
+    def hold() -> None:
+        with Store(tmp_path / "data") as other, other.writer():
+            held.set()
+            time.sleep(0.2)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    assert runs(wait_s=20) == {"a": "added"}
+    thread.join()
 
 
 def test_metadata_and_titles_can_be_searched(runs: Runs) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -12,8 +12,8 @@ from retriever.analyze import ANALYSER
 from retriever.encode import Vectors
 from retriever.errors import IndexMismatch, QueryError
 from retriever.index.base import Candidate, Filters, Stamp
-from retriever.index.embedded import EmbeddedIndex, build
-from retriever.schema import Document
+from retriever.index.embedded import EmbeddedGenerations
+from retriever.schema import GAP, Document
 from retriever.search import Searcher, clean_filters
 from retriever.store import Passage, Store
 
@@ -37,8 +37,9 @@ def open_searcher(store: Store, tmp_path: Path, fakes: ModuleType) -> OpenSearch
         encoder = fakes.FakeEncoder()
         for document in documents:
             fakes.put_lines(store, encoder, document, spans=spans)
-        name = build(store, tmp_path / "index", fakes.STAMP, dimensions=32)
-        return Searcher(EmbeddedIndex(store, tmp_path / "index", name), encoder, alpha=alpha)
+        generations = EmbeddedGenerations(store, tmp_path / "index")
+        built = generations.build(fakes.STAMP, "fake-1", dimensions=32)
+        return Searcher(generations.open(built), encoder, alpha=alpha)
 
     return index
 
@@ -162,25 +163,30 @@ TEXT = "Alpha beta gamma. Delta epsilon zeta.\nEta theta iota.\n\nKappa lambda m
 class Fixed:
     """An index of one document that finds its passages in the order that a test gives."""
 
+    name = "fixed"
     revision = 1
     languages = ("de",)
 
-    def __init__(self, spans: Sequence[tuple[int, int]], *, stamp: Stamp | None = None, text: str = TEXT) -> None:
+    def __init__(self, spans: Sequence[tuple[int, int]], *, stamp: Stamp | None = None, brings: Collection[int] = ()) -> None:
         self.stamp = stamp or Stamp("fake-1", "lines", ANALYSER)
+        self.asked: list[int] = []
         self._spans = spans
-        self._text = text
+        self._brings = brings
 
     def candidates(self, *, vector: Vectors | None, terms: Sequence[str], depth: int, filters: Filters) -> list[Candidate]:
-        return [Candidate(row, 1 - row / 100, 0.0) for row in reversed(range(len(self._spans)))]
+        found = reversed(range(len(self._spans)))
+        return [Candidate(row, 1 - row / 100, 0.0, self._passage(row) if row in self._brings else None) for row in found]
 
     def passages(self, rows: Sequence[int]) -> Mapping[int, Passage]:
-        return {row: self._passage(*self._spans[row]) for row in rows}
+        self.asked += rows
+        return {row: self._passage(row) for row in rows}
 
-    def stitch(self, passage: Passage, start: int, end: int) -> str:
-        return self._text[start:end]
+    def document(self, document: str, revision: int) -> Document | None:
+        raise AssertionError("a search needs no whole document")
 
-    def _passage(self, start: int, end: int) -> Passage:
-        return Passage("d", 1, "s", "t", "de", (), None, start, end, TEXT[start:end])
+    def _passage(self, row: int) -> Passage:
+        start, end = self._spans[row]
+        return Passage("d", 1, "s", "t", "de", (), None, start, end, TEXT[start:end], TEXT[end : end + GAP])
 
 
 def span(first: str, last: str) -> tuple[int, int]:
@@ -228,10 +234,12 @@ def test_neighbours_are_one_passage(fakes: ModuleType, spans: list[tuple[int, in
     assert [(hit.start, hit.end) for hit in searcher.search("x", limit=50, merge=False)] == spans
 
 
-def test_what_cannot_be_stitched_is_not_joined(fakes: ModuleType) -> None:
-    """The text between was collected in the middle of the search."""
-    hits = Searcher(Fixed([ETA, DELTA], text=""), fakes.FakeEncoder(), alpha=1).search("x")
-    assert [hit.text for hit in hits] == ["Eta theta iota.", "Delta epsilon zeta."]
+@pytest.mark.parametrize("brings", [(), (0, 1, 2, 3), (1, 2)])
+def test_passages_that_candidates_bring_along_are_not_asked_for(fakes: ModuleType, brings: tuple[int, ...]) -> None:
+    index = Fixed([ALPHA, ETA, DELTA, NY], brings=brings)
+    hits = Searcher(index, fakes.FakeEncoder(), alpha=1).search("x", limit=4)
+    assert [(hit.start, hit.end) for hit in hits] == [span("Alpha", "iota."), NY]
+    assert sorted(index.asked) == sorted({0, 1, 2, 3} - set(brings))
 
 
 def test_documents_are_never_joined(open_searcher: OpenSearcher, fakes: ModuleType) -> None:

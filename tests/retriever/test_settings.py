@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from retriever.errors import SettingsError
 from retriever.settings import Settings, read_settings
@@ -99,12 +99,79 @@ def test_bad_values_are_named_with_their_source(toml: Path) -> None:
     }
 
 
-def test_a_key_is_never_shown(toml: Path) -> None:
-    read = read_settings(file=toml, environment={"BELEG_READER_API_KEY": "secret-1"})
+SECRETS = ["reader_api_key", "elasticsearch_password", "elasticsearch_api_key", "jobs_database"]
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_key_is_never_shown(toml: Path, name: str) -> None:
+    read = read_settings(file=toml, environment={f"BELEG_{name.upper()}": "secret-1"})
     assert "secret-1" not in f"{read} {read.settings!r} {read.settings.model_dump_json()}"
-    assert read.settings.reader_api_key.get_secret_value() == "secret-1"
-    toml.write_text("reader_api_key = 4711")
+    assert getattr(read.settings, name).get_secret_value() == "secret-1"
+    toml.write_text(f"{name} = 4711")
     assert "4711" not in refusal(file=toml, environment={})
+
+
+def test_all_secrets_are_kept_as_such() -> None:
+    kept = [name for name, field in Settings.model_fields.items() if field.annotation is SecretStr]
+    assert sorted(kept) == sorted(SECRETS)
+    assert [name for name in Settings.model_fields if name.endswith(("_key", "_password")) and name not in SECRETS] == []
+
+
+class TestElasticsearch:
+    def test_defaults(self) -> None:
+        """An Elasticsearch on this machine, without a password, with quantised vectors ranked again by exact ones."""
+        chosen = Settings()
+        assert (chosen.elasticsearch_url, chosen.elasticsearch_index) == ("http://127.0.0.1:9200", "beleg")
+        assert (chosen.elasticsearch_vectors, chosen.elasticsearch_exact) == ("int8_hnsw", False)
+        assert (chosen.elasticsearch_candidates, chosen.elasticsearch_oversample) == (200, 2.0)
+        assert (chosen.elasticsearch_shards, chosen.elasticsearch_replicas) == (1, 0)
+
+    def test_all_of_them_from_the_environment(self, toml: Path) -> None:
+        given = {
+            "index": "elasticsearch",
+            "elasticsearch_url": "https://one:9200,https://two:9200",
+            "elasticsearch_index": "beleg-2_b",
+            "elasticsearch_username": "beleg",
+            "elasticsearch_password": "p",
+            "elasticsearch_api_key": "k",
+            "elasticsearch_ca": "/etc/ca.pem",
+            "elasticsearch_timeout_s": 2.5,
+            "elasticsearch_vectors": "bbq_hnsw",
+            "elasticsearch_shards": 3,
+            "elasticsearch_replicas": 2,
+            "elasticsearch_exact": True,
+            "elasticsearch_candidates": 10_000,
+            "elasticsearch_oversample": 0.0,
+        }
+        assert {name for name in Settings.model_fields if name.startswith("elasticsearch")} == given.keys() - {"index"}
+        environment = {f"BELEG_{name.upper()}": str(value) for name, value in given.items()}
+        read = read_settings(file=toml, environment=environment)
+        assert read.unknown_variables == ()
+        for name, value in given.items():
+            found = getattr(read.settings, name)
+            assert (found.get_secret_value() if isinstance(found, SecretStr) else found) == value
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("index", "opensearch"),
+            *(("elasticsearch_index", bad) for bad in ("", "Beleg", "-x", "_x", "a b", "a*", "a,b", "ä", "a/b", "a\n")),
+            ("elasticsearch_vectors", "int2_hnsw"),
+            ("elasticsearch_timeout_s", "0"),
+            ("elasticsearch_shards", "0"),
+            ("elasticsearch_replicas", "-1"),
+            ("elasticsearch_candidates", "0"),
+            ("elasticsearch_candidates", "10001"),
+            ("elasticsearch_oversample", "-1"),
+            ("elasticsearch_oversample", "11"),
+            ("title_boost", "-0.1"),
+            ("heading_boost", "nan"),
+            ("rollback_days", "-1"),
+        ],
+    )
+    def test_what_does_not_fit_is_named(self, toml: Path, name: str, value: str) -> None:
+        variable = f"BELEG_{name.upper()}"
+        assert refusal(file=toml, environment={variable: value}).startswith(f"{name} ({variable}): ")
 
 
 def test_settings_do_not_change() -> None:

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from finetune.questions import Proof, Question, place, read_questions
 from retriever.errors import BelegError
 from retriever.load.isolated import Loader
 from retriever.metrics import Label
+from retriever.questions import Proof, Question, place, read_questions
 from retriever.schema import Document, document_id
 from retriever.store import Store
 
@@ -106,7 +106,7 @@ def put(store: Store, source: str, text: str) -> None:
     digest = hashlib.sha256(text.encode()).hexdigest()
     document = Document(document_id(source), source, source, text, "de", digest)
     with store.writer():
-        store.put(document, [], recipe="r", encoder="e", vectors={})
+        store.put(document, [], loader="l", chunking="c", encoder="e", vectors={})
 
 
 def question(source: str, text: str) -> Question:
@@ -156,7 +156,7 @@ def test_every_proof_of_the_examples_is_found_in_the_documents_as_beleg_reads_th
         with store.writer():
             for document in loader.load_many([(path, f"handbook/{path.name}") for path in files]):
                 assert isinstance(document, Document), document
-                store.put(document, [], recipe="r", encoder="e", vectors={})
+                store.put(document, [], loader="l", chunking="c", encoder="e", vectors={})
         asked = read_questions(ROOT / "examples" / "questions.jsonl")
         labels = place(asked, store)
         assert set(labels) == {item.id for item in asked if item.proof}
