@@ -15,21 +15,26 @@ from retriever.settings import Settings
 from serving import examples
 from serving.asking import Served
 from serving.gate import Gate
+from serving.jobs.jobs import Jobs
 from serving.problems import Problem, respond
 from serving.routes.ask import ask_router
 from serving.routes.health import health_router
+from serving.routes.jobs import jobs_router
 from serving.routes.search import search_router
 from serving.shell import Shell
 
 __all__ = ["create_app"]
 
 
-def create_app(pipeline: Served, settings: Settings, *, gate: Gate | None = None, heartbeat_s: float = 15.0) -> FastAPI:
+def create_app(
+    pipeline: Served, settings: Settings, *, gate: Gate | None = None, jobs: Jobs | None = None, heartbeat_s: float = 15.0
+) -> FastAPI:
     """Return the service, ready for any ASGI server.
 
     Args:
         pipeline: answers and searches; stays the caller's to close.
         gate: for a caller who will close it before shutting down; defaults to one with `settings.queue` places.
+        jobs: for a caller who will close it; defaults to those of the settings, which connect when first asked for.
         heartbeat_s: how long a stream may be silent.
     """
     gate = gate or Gate(settings.queue)
@@ -45,6 +50,7 @@ def create_app(pipeline: Served, settings: Settings, *, gate: Gate | None = None
     )
     app.include_router(ask_router(pipeline, gate, heartbeat_s=heartbeat_s))
     app.include_router(search_router(pipeline))
+    app.include_router(jobs_router(jobs or Jobs(settings), documents=settings.documents))
     app.include_router(health_router(pipeline, gate))
     app.add_middleware(Shell)
     return app
@@ -59,6 +65,7 @@ class _App(FastAPI):
             schemas.update(problem.pop("$defs"), Problem=problem)
             # It also drops every null, and with it the `reason` of an answer that has none.
             schemas["AnswerPayload"]["examples"] = [examples.ANSWER]
+            schemas["JobPayload"]["examples"] = [examples.JOB]
         return super().openapi()
 
 

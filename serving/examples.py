@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic.config import JsonDict
 
-__all__ = ["ANSWER", "ASK", "HITS", "PROBLEM", "SEARCH", "STREAM"]
+__all__ = ["ANSWER", "ASK", "HITS", "JOB", "JOB_REQUEST", "PROBLEM", "SEARCH", "STREAM"]
 
 _PLACE: JsonDict = {
     "document": "5f2d0c7a91e4b386",
@@ -38,6 +38,27 @@ ANSWER: JsonDict = {
     "timings": {"search": 0.0121, "read": 3.4077},
     "reasoning": "##begin_quote## Receipts over 25 euros must be handed in within 30 days. ##end_quote##",
     "notes": [],
+}
+
+JOB_REQUEST: JsonDict = {"kind": "index", "arguments": {"paths": ["handbook"], "prune": True}}
+
+JOB: JsonDict = {
+    "id": "index-20261121-153012-7c40",
+    "kind": "index",
+    "arguments": {"paths": ["/srv/documents/handbook"], "prune": True},
+    "status": "running",
+    "created": "2026-11-21T15:30:12Z",
+    "started": "2026-11-21T15:30:13Z",
+    "ended": None,
+    "left_out": False,
+    "progress": {
+        "phase": "documents",
+        "done": 310,
+        "total": 1200,
+        "documents": {"queued": 890, "done": 284, "skipped": 25, "failed": 1},
+    },
+    "result": None,
+    "error": None,
 }
 
 PROBLEM: JsonDict = {

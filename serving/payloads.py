@@ -27,6 +27,7 @@ __all__ = [
     "TokenPayload",
     "TurnRequest",
     "answer_payload",
+    "plain",
     "quote_payload",
     "search_payload",
     "well_formed",
@@ -46,7 +47,8 @@ def well_formed(text: str) -> str:
     return _LONE_SURROGATE.sub("\ufffd", text)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """Return a text that holds only what any document could; a validator."""
     # No document holds either. C libraries take NUL for the end of a text, and tokenizers fail on half a character.
     if "\0" in text or _LONE_SURROGATE.search(text):
         raise PydanticCustomError("plain_text", "Text must hold neither NUL characters nor lone surrogates")
@@ -57,9 +59,9 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-_Question = Annotated[str, Field(min_length=1, max_length=4000), AfterValidator(_plain)]
-_Said = Annotated[str, Field(max_length=20_000), AfterValidator(_plain)]
-_Word = Annotated[str, Field(max_length=1000), AfterValidator(_plain)]
+_Question = Annotated[str, Field(min_length=1, max_length=4000), AfterValidator(plain)]
+_Said = Annotated[str, Field(max_length=20_000), AfterValidator(plain)]
+_Word = Annotated[str, Field(max_length=1000), AfterValidator(plain)]
 _Words = Annotated[
     list[_Word],
     Field(min_length=1, max_length=100),

@@ -20,17 +20,21 @@ from starlette.responses import Response
 from reader.errors import EngineError, EngineUnavailable, Overloaded, PromptTooLong, ReaderError
 from retriever.errors import (
     BelegError,
+    GateFailed,
+    IndexDamaged,
     IndexMismatch,
     IndexMissing,
+    IndexUnavailable,
     LoadError,
     ModelError,
     QueryError,
     SettingsError,
     StoreError,
     StoreLocked,
+    SwapLost,
 )
 from serving import examples
-from serving.errors import ShuttingDown
+from serving.errors import JobConflict, JobMissing, JobRefused, JobsUnavailable, ShuttingDown
 from serving.payloads import well_formed
 
 __all__ = ["KINDS", "MEDIA_TYPE", "FieldError", "Kind", "Problem", "headers_of", "problem_of", "problem_responses", "respond"]
@@ -67,12 +71,20 @@ KINDS: Mapping[type[BelegError], Kind] = {
     PromptTooLong: Kind(422, "prompt-too-long", "The question does not fit the model"),
     IndexMissing: Kind(503, "index-missing", "Nothing has been indexed", 30),
     IndexMismatch: Kind(503, "index-mismatch", "The index belongs to another encoder", 30),
+    IndexUnavailable: Kind(503, "index-unavailable", "The search engine does not answer", 10),
+    IndexDamaged: Kind(500, "index-damaged", "The index does not hold what the store does"),
+    SwapLost: Kind(409, "swap-lost", "Another index has become live meanwhile"),
+    GateFailed: Kind(409, "gate-failed", "The new index finds less than the live one"),
     StoreError: Kind(503, "store", "The store cannot be read", 10),
     StoreLocked: Kind(503, "store-locked", "Another process is writing to the store", 5),
     EngineUnavailable: Kind(503, "engine-unavailable", "The model server does not answer", 10),
     EngineError: Kind(502, "engine", "The model failed"),
     Overloaded: Kind(503, "overloaded", "Too many questions wait already"),
     ShuttingDown: Kind(503, "shutting-down", "The server is shutting down", 5),
+    JobMissing: Kind(404, "job-missing", "There is no such job"),
+    JobConflict: Kind(409, "job-conflict", "That does not go with the jobs as they are"),
+    JobRefused: Kind(422, "job-refused", "The job may not read these files"),
+    JobsUnavailable: Kind(503, "jobs-unavailable", "The job database cannot be used", 10),
     SettingsError: Kind(500, "settings", "A setting is wrong"),
     LoadError: Kind(500, "load", "A file cannot be read"),
     ModelError: Kind(500, "model", "A model is missing or damaged"),
@@ -83,6 +95,7 @@ KINDS: Mapping[type[BelegError], Kind] = {
 
 _HTTP = {
     400: Kind(400, "invalid-json", "The request body is not valid JSON"),
+    403: Kind(403, "cross-site", "A page of another site must not do that"),
     404: Kind(404, "not-found", "There is nothing at this address"),
     405: Kind(405, "method-not-allowed", "This address does not take that method"),
     413: Kind(413, "body-too-large", "The request body is too large"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Protocol
 
@@ -18,6 +19,8 @@ from retriever.settings import Settings
 from serving.app import create_app
 from serving.asking import Served
 from serving.gate import Gate
+from serving.jobs.jobs import Jobs
+from serving.jobs.worker import JobWorker
 
 __all__ = ["Closable", "Server", "bind", "run"]
 
@@ -38,16 +41,19 @@ def run(
     settings: Settings,
     *,
     open_pipeline: Callable[[Settings], Closable] = Pipeline.open,
+    make_worker: Callable[[Settings, Jobs], JobWorker] = JobWorker,
     announce: Callable[[str], None] = lambda url: click.echo(f"Beleg listens on {url}"),
 ) -> None:
     """Serve until SIGINT or SIGTERM, then end open streams and return.
 
     Args:
+        make_worker: of what carries out jobs, where the settings ask for that.
         announce: told the URL once the service listens.
 
     Raises:
         SettingsError: nothing can listen on the host and port.
         StoreError, ModelError, EngineUnavailable: the pipeline cannot be opened.
+        JobsUnavailable: the job database cannot be used.
     """
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("serving").setLevel(logging.INFO)
@@ -57,15 +63,32 @@ def run(
         pipeline = open_pipeline(settings)
         gate = Gate(settings.queue)
         try:
-            Server(create_app(pipeline, settings, gate=gate), gate, on_start=lambda socket_: announce(_url(socket_))).run(
-                sockets=[listener]
-            )
+            with _working(settings, make_worker) as jobs:
+                app = create_app(pipeline, settings, gate=gate, jobs=jobs)
+                Server(app, gate, on_start=lambda socket_: announce(_url(socket_))).run(sockets=[listener])
         finally:
             gate.close()
             if gate.wait_empty(_GRACE_S):
                 pipeline.close()
             else:
                 _log.warning("A question is still being answered; the process ends without waiting for it.")
+
+
+@contextmanager
+def _working(settings: Settings, make_worker: Callable[[Settings, Jobs], JobWorker]) -> Iterator[Jobs]:
+    """Carry out jobs, if the settings say so, until the block ends."""
+    jobs = Jobs(settings)
+    worker = make_worker(settings, jobs) if settings.jobs else None
+    try:
+        if worker:
+            # Whoever relies on jobs must hear at the start that there will be none.
+            jobs.check()
+            worker.start()
+        yield jobs
+    finally:
+        if worker:
+            worker.stop()
+        jobs.close()
 
 
 def bind(host: str, port: int) -> socket.socket:

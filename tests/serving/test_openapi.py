@@ -6,6 +6,8 @@ from importlib.metadata import version
 from typing import Any
 
 from serving import examples
+from serving.jobs.kinds import KINDS as KINDS_OF_JOB
+from serving.jobs.payloads import JobPayload, JobRequest
 from serving.payloads import AnswerPayload, AskRequest, SearchPayload, SearchRequest, answer_payload
 from serving.problems import KINDS, Problem
 
@@ -14,7 +16,8 @@ def test_the_description(running: Any) -> None:
     document = running.client.get("/openapi.json").json()
     assert document["info"]["title"] == "Beleg"
     assert document["info"]["version"] == version("beleg")
-    assert set(document["paths"]) == {"/v1/ask", "/v1/search", "/healthz", "/readyz"}
+    jobs = {"/v1/jobs", "/v1/jobs/{job}", "/v1/jobs/{job}/documents", "/v1/jobs/{job}/cancel", "/v1/jobs/{job}/resume"}
+    assert set(document["paths"]) == {"/v1/ask", "/v1/search", "/healthz", "/readyz"} | jobs
     ask = document["paths"]["/v1/ask"]["post"]["responses"]
     assert set(ask) == {"200", "400", "413", "422", "500", "502", "503"}
     assert set(ask["200"]["content"]) == {"application/json", "text/event-stream"}
@@ -24,6 +27,9 @@ def test_the_description(running: Any) -> None:
     assert set(schemas["Problem"]["required"]) >= {"type", "title", "status", "detail"}
     assert schemas["AskRequest"]["examples"] == [examples.ASK]
     assert schemas["AnswerPayload"]["examples"] == [examples.ANSWER]
+    assert schemas["JobPayload"]["examples"] == [examples.JOB]
+    assert schemas["JobRequest"]["properties"]["kind"]["enum"] == [*KINDS_OF_JOB]
+    assert set(document["paths"]["/v1/jobs"]["post"]["responses"]) == {"202", "400", "403", "409", "413", "422", "500", "503"}
 
 
 def test_every_reference_leads_somewhere(running: Any) -> None:
@@ -44,6 +50,9 @@ def test_the_examples_are_valid() -> None:
     SearchRequest.model_validate(examples.SEARCH)
     assert AnswerPayload.model_validate(examples.ANSWER).model_dump(mode="json") == examples.ANSWER
     assert SearchPayload.model_validate(examples.HITS).model_dump(mode="json") == examples.HITS
+    assert JobPayload.model_validate(examples.JOB).model_dump(mode="json") == examples.JOB
+    job = JobRequest.model_validate(examples.JOB_REQUEST)
+    KINDS_OF_JOB[job.kind].arguments.model_validate(job.arguments)
     assert Problem.model_validate(examples.PROBLEM).type in {f"urn:beleg:{kind.slug}" for kind in KINDS.values()}
     (quote,) = AnswerPayload.model_validate(examples.ANSWER).quotes
     assert len(quote.text) == quote.end - quote.start

@@ -16,7 +16,19 @@ import reader.errors
 import retriever.errors
 import serving.errors
 from reader.errors import EngineError, EngineUnavailable, Overloaded, PromptTooLong
-from retriever.errors import BelegError, IndexMismatch, IndexMissing, LoadError, QueryError, StoreError, StoreLocked
+from retriever.errors import (
+    BelegError,
+    GateFailed,
+    IndexMismatch,
+    IndexMissing,
+    IndexUnavailable,
+    LoadError,
+    QueryError,
+    StoreError,
+    StoreLocked,
+    SwapLost,
+)
+from serving.errors import JobConflict, JobMissing, JobRefused, JobsUnavailable
 from serving.problems import KINDS, headers_of, problem_of, respond
 
 MIB = 1024 * 1024
@@ -62,10 +74,21 @@ def test_every_class_of_the_error_tree_has_its_own_row() -> None:
 
 @pytest.mark.parametrize("cls", sorted(KINDS, key=lambda cls: cls.__name__))
 def test_the_status_of_every_class(cls: type[BelegError]) -> None:
-    expected = {QueryError: 422, PromptTooLong: 422, EngineError: 502}
+    expected = {
+        QueryError: 422,
+        PromptTooLong: 422,
+        EngineError: 502,
+        SwapLost: 409,
+        GateFailed: 409,
+        JobMissing: 404,
+        JobConflict: 409,
+        JobRefused: 422,
+    }
     unavailable = {
         IndexMissing,
         IndexMismatch,
+        IndexUnavailable,
+        JobsUnavailable,
         StoreError,
         StoreLocked,
         EngineUnavailable,

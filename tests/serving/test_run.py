@@ -31,7 +31,7 @@ from retriever.settings import Settings
 import serving.run
 exec(sys.argv[3])
 pipeline = fakes.FakePipeline(getattr(fakes, sys.argv[2]))
-serving.run.run(Settings(host="127.0.0.1", port=0, queue=4), open_pipeline=lambda settings: pipeline)
+serving.run.run(Settings(host="127.0.0.1", port=0, queue=4, jobs=False), open_pipeline=lambda settings: pipeline)
 print("closed" if pipeline.closed else "left open", pipeline.ended, pipeline.cancelled)
 """
 

@@ -1,0 +1,124 @@
+"""The kinds of job: what each is called, takes, and becomes as a command line. A new kind is one more row of `KINDS`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from serving.errors import JobRefused
+from serving.payloads import plain
+
+__all__ = ["KINDS", "Arguments", "IndexArguments", "JobKind", "RebuildArguments", "RollbackArguments", "below"]
+
+_Text = Annotated[str, Field(min_length=1, max_length=4000), AfterValidator(plain)]
+
+
+class Arguments(BaseModel):
+    """What a job is asked to do; strict, as a client's slip should be heard of."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    def command(self) -> list[str]:
+        """Return what follows `beleg KIND --journal FILE`."""
+        return []
+
+    def placed(self, place: Callable[[str, str], str]) -> Arguments:
+        """Return the same with every path replaced by what `place` makes of the argument's name and the path."""
+        del place
+        return self
+
+
+class IndexArguments(Arguments):
+    """Files and folders to read."""
+
+    paths: Annotated[list[_Text], Field(min_length=1, max_length=1000)]
+    prune: bool = False
+
+    def command(self) -> list[str]:
+        """Return the options and paths of `beleg index`."""
+        return [*(["--prune"] if self.prune else []), "--", *self.paths]
+
+    def placed(self, place: Callable[[str, str], str]) -> IndexArguments:
+        """Return the same with other paths."""
+        return self.model_copy(update={"paths": [place(f"paths.{at}", path) for at, path in enumerate(self.paths)]})
+
+
+class RebuildArguments(Arguments):
+    """What the new index is made by, and the questions on which it must do as well as the live one."""
+
+    encoder: _Text | None = None
+    chunk_tokens: Annotated[int, Field(ge=16)] | None = None
+    chunk_overlap: Annotated[int, Field(ge=0)] | None = None
+    questions: _Text | None = None
+    margin: Annotated[float, Field(ge=0, le=1)] | None = None
+
+    def command(self) -> list[str]:
+        """Return the options of `beleg rebuild`."""
+        given = self.model_dump(exclude_none=True)
+        # In one word each, so that no value can be taken for an option.
+        return [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+
+    def placed(self, place: Callable[[str, str], str]) -> RebuildArguments:
+        """Return the same with another path of the questions."""
+        return self.model_copy(update={"questions": place("questions", self.questions)}) if self.questions else self
+
+
+class RollbackArguments(Arguments):
+    """Nothing: the previous index becomes the live one."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobKind:
+    """A kind of job.
+
+    Attributes:
+        name: also of the command that does the work.
+        queue: jobs of one queue run one after the other.
+        single: whether a second one is refused while one is queued or running.
+    """
+
+    name: str
+    queue: str
+    arguments: type[Arguments]
+    single: bool = False
+
+
+KINDS: Mapping[str, JobKind] = {
+    kind.name: kind
+    for kind in (
+        JobKind("index", "beleg-index", IndexArguments),
+        JobKind("rebuild", "beleg-rebuild", RebuildArguments, single=True),
+        JobKind("rollback", "beleg-rebuild", RollbackArguments, single=True),
+    )
+}
+
+
+def below(documents: str) -> Callable[[str, str], str]:
+    """Return what places a path for a job that came over HTTP: relative ones start at the folder `documents`.
+
+    Raises (what is returned does):
+        JobRefused: the path leads out of that folder, by `..`, by a link or by being another one; or there is no such folder.
+    """
+
+    def place(name: str, path: str) -> str:
+        if not documents:
+            raise JobRefused(
+                f"arguments.{name}: jobs that come over HTTP may not read files here.",
+                way_out="Set `documents` to the folder that they may read, or use `beleg jobs` on this machine.",
+            )
+        root = os.path.realpath(documents)
+        # Resolved once and for all: the job is given the place itself, not a link that could lead elsewhere by then.
+        found = os.path.realpath(Path(root, path))
+        if not Path(found).is_relative_to(root):
+            raise JobRefused(
+                f"arguments.{name}: {path} is not below the folder that the setting `documents` names.",
+                way_out="Name a path relative to that folder, such as `.` for all of it.",
+            )
+        return found
+
+    return place
