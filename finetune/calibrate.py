@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from retriever.questions import Question
 from reader.calibration import Calibration
 from reader.pipeline import Pipeline
 from reader.support import strength
 from retriever.errors import BelegError
+from retriever.questions import Question
 
 __all__ = ["Calibrated", "calibrated", "threshold"]
 
@@ -31,7 +31,8 @@ def calibrated(pipeline: Pipeline, questions: Sequence[Question]) -> Calibrated:
         BelegError: there are only questions of one kind.
     """
     strengths = [
-        (strength(item.question, pipeline.search(item.question, limit=pipeline.settings.passages)), item.proof is not None) for item in questions
+        (strength(item.question, pipeline.search(item.question, limit=pipeline.settings.passages)), item.proof is not None)
+        for item in questions
     ]
     if len({answerable for _, answerable in strengths}) < 2:
         raise BelegError("Calibrating takes questions with an answer and questions without one.")

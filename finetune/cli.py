@@ -29,9 +29,9 @@ def evaluate(questions: Path, *, split: str | None, search_only: bool, answers: 
     from rich.progress import Progress
 
     from finetune.evaluate import answer_all, score_answers, score_search
-    from retriever.questions import read_questions
     from reader.pipeline import Pipeline
     from reader.schema import answer_json
+    from retriever.questions import read_questions
 
     asked = read_questions(questions, split=split)
     with Pipeline.open(open_settings(), reader=not search_only) as pipeline, Progress(disable=as_json, transient=True) as bar:
@@ -62,9 +62,9 @@ def calibrate(questions: Path, *, split: str | None, as_json: bool) -> None:
     Questions without an answer (null) are needed: a dozen at least. Measure on other questions than these.
     """
     from finetune.calibrate import calibrated
-    from retriever.questions import read_questions
     from reader.calibration import write_calibration
     from reader.pipeline import Pipeline
+    from retriever.questions import read_questions
 
     chosen = open_settings()
     asked = read_questions(questions, split=split)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import get_args
 
-from retriever.questions import Question, place
 from reader.pipeline import Pipeline
 from reader.schema import Answer
 from retriever.metrics import Label, evaluate
+from retriever.questions import Question, place
 from retriever.search import Mode
 
 __all__ = ["Answered", "answer_all", "exact_match", "f1", "score_answers", "score_search"]

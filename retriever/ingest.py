@@ -94,7 +94,17 @@ class Ingest:
             self.maker.fill(self.store)
             target = Generation("", self.maker.stamp, self.reference)
             dimensions = self.maker.encoder.dimensions
-            return publish(self.store, self.generations, target, dimensions=dimensions, keep_s=self.keep_s)
+            published = publish(self.store, self.generations, target, dimensions=dimensions, keep_s=self.keep_s)
+            self._tell_refused()
+            return published
+
+    def _tell_refused(self) -> None:
+        live = self.generations.live()
+        for refused in self.generations.refused(live) if live else ():
+            way_out = "It is stored, and tried again with the next run."
+            self.on_outcome(
+                Outcome(refused.source, "failed", reason=f"The index does not take it: {refused.reason}", way_out=way_out)
+            )
 
     def _check_live(self) -> None:
         # Looked at under the lock: a rebuild may have ended while this run waited for it.

@@ -57,6 +57,8 @@ def run(
     """
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("serving").setLevel(logging.INFO)
+    # It warns of every attempt on a node that is away; what becomes of a question is told anyway.
+    logging.getLogger("elastic_transport").setLevel(logging.ERROR)
     # Before the model is loaded, which takes far longer than finding out that the port is taken.
     listener = bind(settings.host, settings.port)
     with listener:

@@ -15,7 +15,7 @@ from retriever.encode import Vectors
 from retriever.schema import Document
 from retriever.store import Passage
 
-__all__ = ["Candidate", "Filters", "Formula", "Generation", "Generations", "Index", "Stamp"]
+__all__ = ["Candidate", "Filters", "Formula", "Generation", "Generations", "Index", "Refused", "Stamp"]
 
 Filters = Mapping[str, Sequence[str]]
 """Key to accepted values: a document passes if, for every key, it has one of the values."""
@@ -57,6 +57,15 @@ class Generation:
     name: str
     stamp: Stamp
     encoder: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A document version that an engine would not take. It is hidden, and tried again with the next update."""
+
+    born: int
+    source: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +186,9 @@ class Generations(Protocol):
 
     def shows_all(self, generation: Generation) -> bool:
         """Say whether a generation can be read and shows the store's current revision."""
+
+    def refused(self, generation: Generation) -> Sequence[Refused]:
+        """Return the documents that the engine would not take. They are hidden, and tried again with every update."""
 
     def verify(self, generation: Generation) -> None:
         """Count documents and chunks, and look for a sample of ids, in a generation that shows the store's revision.

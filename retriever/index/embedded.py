@@ -21,7 +21,7 @@ import tantivy
 
 from retriever.encode import Vectors
 from retriever.errors import IndexDamaged, IndexMissing, QueryError, StoreError, SwapLost
-from retriever.index.base import Candidate, Filters, Formula, Generation, Stamp
+from retriever.index.base import Candidate, Filters, Formula, Generation, Refused, Stamp
 from retriever.schema import Document
 from retriever.store import Passage, Store
 
@@ -111,6 +111,11 @@ class EmbeddedGenerations:
             return self.open(generation).revision == revision
         except IndexMissing:
             return False
+
+    def refused(self, generation: Generation) -> Sequence[Refused]:
+        """Return nothing: this engine takes everything."""
+        del generation
+        return ()
 
     def verify(self, generation: Generation) -> None:
         """Compare counts and a sample of ids with the store."""

@@ -17,7 +17,7 @@ def open_generations(settings: Settings, store: Store) -> Generations:
     """
     formula = Formula(title=settings.title_boost, headings=settings.heading_boost)
     if settings.index == "elasticsearch":
-        from retriever.index.elastic import open_elastic
+        from retriever.index.elastic.generations import open_elastic
 
         return open_elastic(settings, store, formula)
     from retriever.index.embedded import EmbeddedGenerations

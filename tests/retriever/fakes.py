@@ -8,18 +8,25 @@ import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from retriever.analyze import ANALYSER, analyze
+from retriever.chunk import ChunkSize
 from retriever.encode import Vectors
 from retriever.encoders import Encoders
 from retriever.errors import ModelError
-from retriever.index.base import Generations, Stamp
+from retriever.fill import Maker, size_of
+from retriever.index.base import Generation, Generations, Stamp
+from retriever.live import Live
+from retriever.publish import publish
+from retriever.rebuild import Rebuild, Report, rollback
 from retriever.schema import Chunk, Document, document_id
 from retriever.store import IndexedChunk, Store
 
 STAMP = Stamp(encoder="fake-1", chunker="lines", analyser=ANALYSER)
+SMALL = ChunkSize(8, 2)
 _WORD = re.compile(r"\w+")
 
 
@@ -98,14 +105,14 @@ def put_lines(
 
 
 def open_fake_generations(store: Store, data: Path, engine: Sequence[str] = ()) -> Generations:
-    """Open the generations of an engine: the embedded one, or an Elasticsearch index by address and name."""
+    """Open the embedded engine's generations, or those at an Elasticsearch address, name, and number of replicas."""
     if engine:
-        from retriever.index.elastic import ElasticGenerations
-        from retriever.index.elastic_client import connect
+        from retriever.index.elastic.client import connect
+        from retriever.index.elastic.generations import ElasticGenerations
 
-        address, name = engine
+        address, name, *replicas = engine
         # What is live is remembered for a moment, and whoever deletes waits for that: a short one for many small tests.
-        return ElasticGenerations(store, connect(address), name=name, vectors="flat", remember_s=0.02)
+        return ElasticGenerations(store, connect(address), name=name, vectors="flat", replicas=int(*replicas), remember_s=0.02)
     from retriever.index.embedded import EmbeddedGenerations
 
     return EmbeddedGenerations(store, data / "generations")
@@ -121,3 +128,58 @@ def encoders(*known: FakeEncoder, fallback: str = "fake-1") -> Encoders:
         return found[reference]
 
     return Encoders(fallback, open_=open_)
+
+
+class House:
+    """A store with a live index, somebody who searches, and somebody who changes documents."""
+
+    def __init__(self, data: Path, engine: Sequence[str] = ()) -> None:
+        self.data, self.engine = data, list(engine)
+        self.store = Store(data)
+        self.generations: Generations = open_fake_generations(self.store, data, engine)
+        self.made: dict[str, Any] = {}
+        self.encoders = Encoders("fake-1", open_=self.encoder)
+        self.live = Live(self.generations, self.encoders, alpha=0.5)
+
+    def encoder(self, name: str) -> Any:
+        return self.made.setdefault(name, FakeEncoder(fingerprint=name))
+
+    def change(self, *put: tuple[str, str], remove: Sequence[str] = ()) -> None:
+        """Do as `beleg index` does: with what made the live generation."""
+        with self.store.writer(wait_s=30):
+            live = self.generations.live()
+            maker = Maker(self.encoder(live.encoder if live else "fake-1"), size_of(live) if live else SMALL)
+            for source, text in put:
+                made = document(source, text)
+                chunks, inputs = maker.chunks(made)
+                vectors = dict(zip(inputs, maker.encoder.encode_passages(list(inputs.values())), strict=True))
+                self.store.put(
+                    made,
+                    chunks,
+                    loader="1",
+                    chunking=maker.stamp.chunking,
+                    encoder=maker.encoder.fingerprint,
+                    vectors=vectors,
+                )
+            for source in remove:
+                assert self.store.remove(source)
+            publish(self.store, self.generations, Generation("", maker.stamp, "fake-1"), dimensions=32, keep_s=3600)
+
+    def rebuild(self, encoder: str = "fake-2", size: ChunkSize = SMALL, **more: Any) -> Report:
+        return Rebuild(
+            self.store, self.generations, Maker(self.encoder(encoder), size), encoder, self.encoders, 0.5, **more
+        ).run()
+
+    def rollback(self) -> Report:
+        return rollback(self.store, self.generations, self.encoders, alpha=0.5)
+
+    def shown(self) -> set[str]:
+        """Return the sources of everything that a search finds now, by a searcher of its own."""
+        fresh = Live(open_fake_generations(self.store, self.data, self.engine), self.encoders, alpha=0.5)
+        found = fresh.searcher().search("Hotel", limit=1000, merge=False)
+        return {hit.source for hit in found}
+
+    def stamp(self) -> str:
+        live = self.generations.live()
+        assert live is not None
+        return live.stamp.encoder

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from retriever.analyze import analyze_query
 from retriever.errors import IndexMissing, QueryError, StoreError, SwapLost
 from retriever.index.base import Candidate, Formula, Generation, Generations, Index, Stamp
-from retriever.index.elastic import ElasticGenerations
-from retriever.index.elastic_client import connect
-from retriever.index.elastic_search import SearchOptions
+from retriever.index.elastic.client import connect
+from retriever.index.elastic.generations import ElasticGenerations
+from retriever.index.elastic.search import SearchOptions
 from retriever.index.embedded import EmbeddedGenerations
 from retriever.schema import Document
 from retriever.store import Store

@@ -1,0 +1,1 @@
+"""The distributed engine: each generation is one Elasticsearch index."""
