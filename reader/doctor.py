@@ -48,12 +48,13 @@ class Finding:
 
 
 def examine(settings: Settings) -> list[Finding]:
-    """Return what was found about packages, encoder, reader, store and index, in that order."""
+    """Return what was found about packages, encoder, reader, store, search engine and index, in that order."""
     return [
         _finding("packages", lambda: ", ".join(f"{name} {version(name)}" for name in _PACKAGES)),
         _finding("encoder", lambda: _encoder(settings)),
         _reader(settings),
         _finding("store", lambda: _store(settings)),
+        _finding("engine", lambda: _engine(settings)),
         _finding("index", lambda: _index(settings)),
     ]
 
@@ -103,6 +104,11 @@ def _server(settings: Settings) -> str:
 def _store(settings: Settings) -> str:
     with Store(settings.data_dir) as store:
         return f"{store.path}, {len(store.known())} documents, revision {store.revision()}"
+
+
+def _engine(settings: Settings) -> str:
+    with Store(settings.data_dir) as store:
+        return open_generations(settings, store).examine()
 
 
 def _index(settings: Settings) -> str:

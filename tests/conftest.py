@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import httpx
 import pytest
@@ -74,6 +75,14 @@ def elastic_url(request: pytest.FixtureRequest) -> Iterator[str]:
         return
     node = request.getfixturevalue("elastic_nodes").Node()
     yield node.url
+    node.close()
+
+
+@pytest.fixture(scope="session")
+def elastic_secure(elastic_nodes: ModuleType) -> Iterator[Any]:
+    """A node with TLS and users."""
+    node = elastic_nodes.Node("--secure")
+    yield node
     node.close()
 
 

@@ -76,7 +76,7 @@ def test_all_is_written_out(path: Path) -> None:
 
 
 def test_command_lines_import_nothing_heavy() -> None:
-    modules = [module_of(path) for path in FILES if path.stem.startswith("cli")]
+    modules = [module_of(path) for path in FILES if path.stem.partition("_")[0] == "cli"]
     assert len(modules) >= 5
     program = (
         f"import sys\nfor name in {modules!r}: __import__(name)\nprint(*{{name.partition('.')[0] for name in sys.modules}})"

@@ -143,6 +143,9 @@ class Generations(Protocol):
     All methods raise `IndexUnavailable` if the engine cannot be reached or refuses, `StoreError` if the store does.
     """
 
+    def examine(self) -> str:
+        """Return what the engine says of itself, once it is sure that it could be written to."""
+
     def live(self) -> Generation | None:
         """Return the live generation, or None before the first one. Cheap: asked at every query."""
 

@@ -47,6 +47,13 @@ class EmbeddedGenerations:
         self._folder = folder
         self._formula = formula or Formula()
 
+    def examine(self) -> str:
+        """Return how much room there is for generations."""
+        folder = next(path for path in (self._folder, *self._folder.parents) if path.exists())
+        if not os.access(folder, os.W_OK):
+            raise StoreError(f"The index could not be written to {self._folder}.", way_out="Check who may write there.")
+        return f"embedded, {shutil.disk_usage(folder).free / 2**30:.1f} GiB free in {folder}"
+
     def live(self) -> Generation | None:
         """Return the live generation."""
         return _read(self._store.recall("live"))

@@ -1,8 +1,17 @@
 """A finding is made of whatever goes wrong, and the next thing is looked at all the same."""
 
-from importlib.metadata import version
+from __future__ import annotations
 
-from reader.doctor import _finding
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import httpx
+import pytest
+
+from reader.doctor import Finding, _engine, _finding, _index
+from retriever.settings import Settings
 
 
 def test_a_missing_package_is_a_finding() -> None:
@@ -10,3 +19,69 @@ def test_a_missing_package_is_a_finding() -> None:
     assert not finding.ok
     assert finding.detail == "The package no-such-package-anywhere is not installed."
     assert "make install" in finding.way_out
+
+
+def test_the_embedded_engine(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path)
+    assert _finding("engine", lambda: _engine(settings)).detail.endswith(f"GiB free in {tmp_path}")
+    finding = _finding("index", lambda: _index(settings))
+    assert finding == Finding("index", False, "Nothing has been indexed yet.", "Run `beleg index FOLDER`.")
+
+
+class TestElasticsearch:
+    def look(self, tmp_path: Path, **given: Any) -> list[Finding]:
+        named = {f"elasticsearch_{name}": value for name, value in given.items()}
+        settings = Settings.model_validate({"data_dir": tmp_path, "index": "elasticsearch", **named})
+        return [_finding("engine", lambda: _engine(settings)), _finding("index", lambda: _index(settings))]
+
+    def test_nobody_is_there(self, tmp_path: Path) -> None:
+        for finding in self.look(tmp_path, url="http://127.0.0.1:1"):
+            assert not finding.ok
+            assert finding.detail == "Elasticsearch at http://127.0.0.1:1 cannot be reached: [Errno 111] Connection refused."
+            assert "elasticsearch_url" in finding.way_out
+
+    def test_all_is_well_but_nothing_is_indexed(self, tmp_path: Path, elastic_url: str) -> None:
+        engine, index = self.look(tmp_path, url=elastic_url, index="test-doctor")
+        assert engine.ok
+        assert engine.detail.startswith("Elasticsearch 8.")
+        assert f"at {elastic_url}, " in engine.detail
+        assert index.detail == "Nothing has been indexed yet."
+
+    def test_a_full_disk(self, tmp_path: Path, elastic_place: tuple[str, str]) -> None:
+        url, name = elastic_place
+        index = f"{url}/{name}-000000001-00000000"
+        httpx.put(index, timeout=60).raise_for_status()
+        full = {"index.blocks.read_only_allow_delete": True}  # as Elasticsearch itself does where the disk is full
+        httpx.put(f"{index}/_settings", json=full, timeout=60).raise_for_status()
+        engine, _ = self.look(tmp_path, url=url, index=name)
+        assert not engine.ok
+        assert "its disk is full or the index is read-only" in engine.detail
+        assert "read_only_allow_delete" in engine.detail
+        assert "watermark" in engine.way_out
+
+    def test_passwords_and_certificates(self, tmp_path: Path, elastic_secure: Any, elastic_nodes: ModuleType) -> None:
+        user = {"username": elastic_nodes.USER, "password": elastic_nodes.PASSWORD}
+        ca = str(elastic_secure.ca)
+        engine, index = self.look(tmp_path, url=elastic_secure.url, **user, ca=ca)
+        assert engine.ok
+        assert index.detail == "Nothing has been indexed yet."
+        for wrong, detail, way_out in (
+            ({"ca": ca, **user, "password": "no"}, "does not accept the credentials", "elasticsearch_password"),
+            ({"ca": ca}, "does not accept the credentials", "elasticsearch_username"),
+            (user, "certificate of Elasticsearch at https://", "elasticsearch_ca"),
+        ):
+            for finding in self.look(tmp_path, url=elastic_secure.url, **wrong):
+                assert not finding.ok
+                assert detail in finding.detail
+                assert way_out in finding.way_out
+        plain = elastic_secure.url.replace("https", "http")
+        for finding in self.look(tmp_path, url=plain, **user):
+            assert not finding.ok
+            assert "https://" in finding.way_out
+
+    @pytest.mark.parametrize("ca", ["nowhere.crt", ""])
+    def test_settings_that_cannot_be_right(self, tmp_path: Path, ca: str) -> None:
+        url = "https://127.0.0.1:9" if ca else "no address"
+        for finding in self.look(tmp_path, url=url, ca=ca):
+            assert not finding.ok
+            assert "elasticsearch_" in finding.detail

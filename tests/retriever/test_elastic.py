@@ -789,14 +789,6 @@ class TestOwners:
             expected = built[won[0]]
 
 
-@pytest.fixture(scope="module")
-def secure(elastic_nodes: ModuleType) -> Iterator[Any]:
-    """A node with TLS and users."""
-    node = elastic_nodes.Node("--secure")
-    yield node
-    node.close()
-
-
 class TestConnection:
     def whole_life(self, store: Store, client: Elasticsearch, fakes: ModuleType) -> None:
         name = f"test-{secrets.token_hex(4)}"
@@ -814,22 +806,22 @@ class TestConnection:
         generations.collect(building=None)
 
     def test_with_tls_and_password_or_key(
-        self, secure: Any, elastic_nodes: ModuleType, store: Store, fakes: ModuleType
+        self, elastic_secure: Any, elastic_nodes: ModuleType, store: Store, fakes: ModuleType
     ) -> None:
-        admin = connect(secure.url, user=elastic_nodes.USER, password=elastic_nodes.PASSWORD, ca=secure.ca)
+        admin = connect(elastic_secure.url, user=elastic_nodes.USER, password=elastic_nodes.PASSWORD, ca=elastic_secure.ca)
         self.whole_life(store, admin, fakes)
         # The privileges that docs and messages name are enough.
         writing = admin.security.create_api_key(
             name="writer",
             role_descriptors={"w": {"cluster": ["monitor"], "indices": [{"names": ["test-*"], "privileges": ["all"]}]}},
         )
-        writer = connect(secure.url, api_key=writing["encoded"], ca=secure.ca)
+        writer = connect(elastic_secure.url, api_key=writing["encoded"], ca=elastic_secure.ca)
         self.whole_life(store, writer, fakes)
         reading = admin.security.create_api_key(
             name="reader",
             role_descriptors={"r": {"indices": [{"names": ["test-*"], "privileges": ["read", "view_index_metadata"]}]}},
         )
-        reader = connect(secure.url, api_key=reading["encoded"], ca=secure.ca)
+        reader = connect(elastic_secure.url, api_key=reading["encoded"], ca=elastic_secure.ca)
         generations = ElasticGenerations(store, writer, name="test-shared", remember_s=0)
         built = generations.build(fakes.STAMP, "a", dimensions=32)
         generations.swap(built, expected=None, keep=False)
@@ -851,13 +843,17 @@ class TestConnection:
         client.close()
         return caught.value.way_out
 
-    def test_refusals_say_what_to_do(self, secure: Any, elastic_nodes: ModuleType, tmp_path: Path) -> None:
+    def test_refusals_say_what_to_do(self, elastic_secure: Any, elastic_nodes: ModuleType, tmp_path: Path) -> None:
         user = {"user": elastic_nodes.USER, "password": elastic_nodes.PASSWORD}
         wrong = {"user": elastic_nodes.USER, "password": "wrong"}
-        assert "elasticsearch_password" in self.refused("does not accept the credentials", secure.url, **wrong, ca=secure.ca)
-        assert "elasticsearch_api_key" in self.refused("does not accept the credentials", secure.url, ca=secure.ca)
-        assert "elasticsearch_ca" in self.refused("is not trusted", secure.url, **user)
-        plain = secure.url.replace("https:", "http:")
+        assert "elasticsearch_password" in self.refused(
+            "does not accept the credentials", elastic_secure.url, **wrong, ca=elastic_secure.ca
+        )
+        assert "elasticsearch_api_key" in self.refused(
+            "does not accept the credentials", elastic_secure.url, ca=elastic_secure.ca
+        )
+        assert "elasticsearch_ca" in self.refused("is not trusted", elastic_secure.url, **user)
+        plain = elastic_secure.url.replace("https:", "http:")
         assert "needs https://" in self.refused("cannot be reached", plain, **user)
 
     def test_https_against_http(self, elastic_url: str) -> None:

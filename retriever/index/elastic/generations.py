@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from elasticsearch import ApiError, Elasticsearch
+from elasticsearch import ApiError, AuthorizationException, Elasticsearch
 
 from retriever.errors import IndexDamaged, IndexMissing, IndexUnavailable, SwapLost
 from retriever.index.base import Formula, Generation, Refused, Stamp
-from retriever.index.elastic.client import connect, mapped_errors, where
+from retriever.index.elastic.client import connect, mapped_errors, refusal, where
 from retriever.index.elastic.names import Names
 from retriever.index.elastic.records import Meta, mappings, settings, write_alias
 from retriever.index.elastic.search import ElasticIndex, SearchOptions
@@ -89,6 +89,27 @@ class ElasticGenerations:
         self._options = options or SearchOptions()
         self._health_s = health_s
         self._states = States(client, remember_s=remember_s)
+
+    def examine(self) -> str:
+        """Return version and health of the cluster.
+
+        Raises:
+            IndexUnavailable: also where writing is blocked, as it is on a full disk.
+        """
+        with mapped_errors(self._client):
+            number = self._client.info()["version"]["number"]
+            indices = self._client.indices.get_settings(index=f"{self._names.live}-*", allow_no_indices=True).body
+            for name, found in indices.items():
+                blocks = {block for block, on in found["settings"]["index"].get("blocks", {}).items() if on == "true"}
+                if blocks and self._names.fits(name):
+                    error = {"error": {"type": "cluster_block_exception", "reason": f"{name}: {', '.join(sorted(blocks))}"}}
+                    raise refusal(self._client, 403, error)
+            try:
+                health = self._client.cluster.health()
+            except AuthorizationException:  # a replica may have no privilege for that
+                return f"Elasticsearch {number} at {where(self._client)}"
+            nodes = f"{health['number_of_nodes']} nodes" if health["number_of_nodes"] > 1 else "1 node"
+            return f"Elasticsearch {number} at {where(self._client)}, {health['status']}, {nodes}"
 
     def live(self) -> Generation | None:
         """Return the live generation, as of a moment ago."""

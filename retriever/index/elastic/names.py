@@ -37,6 +37,10 @@ class Names:
         """Return a name for an index that will be made of this revision of a store."""
         return f"{self.live}-{revision:09d}-{secrets.token_hex(4)}"
 
+    def fits(self, name: str) -> bool:
+        """Say whether `new` could have given this name."""
+        return self._ours.fullmatch(name) is not None
+
     def index(self, alias: str) -> str | None:
         """Return the index that an alias names now."""
         try:
@@ -53,7 +57,7 @@ class Names:
         """Yield name and nature of each index that a store has made, latest first, finished or not."""
         found = self._client.indices.get_mapping(index=f"{self.live}-*", allow_no_indices=True)
         for name, facts in sorted(found.body.items(), reverse=True):
-            meta = Meta.read(facts["mappings"]) if self._ours.fullmatch(name) else None
+            meta = Meta.read(facts["mappings"]) if self.fits(name) else None
             if meta and meta.store == store:
                 yield name, meta
 
