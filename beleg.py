@@ -19,7 +19,7 @@ _COMMANDS = {
     "fetch": ("retriever.cli", "Download the models that the settings name by hub id."),
     "ask": ("reader.cli", "Answer a question, with quotes that prove the answer."),
     "doctor": ("reader.cli", "Check models, store and index, and say how to mend what is wrong."),
-    "serve": ("serving.cli", "Answer questions over HTTP."),
+    "serve": ("serving.cli", "Answer questions over HTTP, and carry out jobs."),
     "jobs": ("serving.cli", "Leave long work to a running server: start it, watch it, cancel it."),
     "evaluate": ("finetune.cli", "Measure search and answers on questions with known answers."),
     "calibrate": ("finetune.cli", "Learn from such questions when to abstain."),

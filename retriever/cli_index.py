@@ -64,6 +64,16 @@ def index(paths: tuple[Path, ...], *, prune: bool, journal: Path | None, as_json
             bar.advance(1, Path(outcome.source).name)
             told.tell("outcome", **asdict(outcome))
 
+        written = 0
+
+        def on_written(chunks: int) -> None:
+            nonlocal written
+            if not written:
+                bar.begin("Writing passages", None)
+            written += chunks
+            bar.advance(chunks, "")
+            told.tell("progress", phase="build", done=written, total=None)
+
         generations = open_generations(chosen, store)
 
         def run() -> tuple[bool, Maker]:
@@ -80,6 +90,7 @@ def index(paths: tuple[Path, ...], *, prune: bool, journal: Path | None, as_json
                 wait_s=_WAIT_S,
                 on_outcome=on_outcome,
                 on_found=on_found,
+                on_written=on_written,
             )
             return ingest.run(paths), maker
 

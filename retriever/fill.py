@@ -35,6 +35,11 @@ class Maker:
     size: ChunkSize
 
     def __post_init__(self) -> None:
+        if self.size.overlap >= self.size.tokens:
+            raise SettingsError(
+                f"chunk_overlap is {self.size.overlap}, which is no less than chunk_tokens, {self.size.tokens}.",
+                way_out="Set chunk_overlap to less, such as a sixth of chunk_tokens.",
+            )
         if self.size.tokens + CONTEXT_TOKENS > self.encoder.max_tokens:
             raise SettingsError(
                 f"chunk_tokens is {self.size.tokens}, but the encoder sees {self.encoder.max_tokens} tokens, of which titles "

@@ -59,6 +59,7 @@ class Ingest:
         wait_s: how long to wait for another run to finish.
         on_outcome: told of each file as soon as its outcome is certain.
         on_found: told of all files, by source, before any is read.
+        on_written: told how many more chunks the index holds, once all files are read.
     """
 
     store: Store
@@ -72,6 +73,7 @@ class Ingest:
     wait_s: float = 0.0
     on_outcome: Callable[[Outcome], None] = field(default=lambda _: None)
     on_found: Callable[[Sequence[str]], None] = field(default=lambda _: None)
+    on_written: Callable[[int], None] = field(default=lambda _: None)
 
     def run(self, paths: Sequence[Path]) -> bool:
         """Bring store and index up to date with the files below `paths`.
@@ -94,7 +96,9 @@ class Ingest:
             self.maker.fill(self.store)
             target = Generation("", self.maker.stamp, self.reference)
             dimensions = self.maker.encoder.dimensions
-            published = publish(self.store, self.generations, target, dimensions=dimensions, keep_s=self.keep_s)
+            published = publish(
+                self.store, self.generations, target, dimensions=dimensions, keep_s=self.keep_s, progress=self.on_written
+            )
             self._tell_refused()
             return published
 
@@ -108,7 +112,8 @@ class Ingest:
 
     def _check_live(self) -> None:
         # Looked at under the lock: a rebuild may have ended while this run waited for it.
-        live = self.generations.live()
+        self.generations.check()
+        live = self.generations.live(fresh=True)
         if live and live.stamp != self.maker.stamp:
             raise IndexMismatch(
                 "The live index was made by another encoder or chunker than this run has.", way_out="Run this again."

@@ -6,6 +6,8 @@ Appended, never rewritten: a killed run leaves what it told, and at worst a last
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -28,25 +30,35 @@ class Journal:
     """
 
     def __init__(self, path: Path | None) -> None:
-        try:
+        self._path = path
+        with self._mapped():
             self._file = path.open("a", encoding="utf-8") if path else None
-        except OSError as error:
-            raise BelegError(f"{path} cannot be written: {error.strerror}.") from error
-        if self._file and self._file.tell():
-            self._file.write("\n")  # ends a line that a killed run may have left
+            if self._file and self._file.tell():
+                self._file.write("\n")  # ends a line that a killed run may have left
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if isinstance(error, BelegError):
-            temporary = isinstance(error, IndexUnavailable | StoreLocked)
-            self.tell("error", message=error.message, way_out=error.way_out, temporary=temporary)
-        if self._file:
-            self._file.close()
+        with suppress(BelegError, OSError):  # what happened before matters more
+            if isinstance(error, BelegError):
+                temporary = isinstance(error, IndexUnavailable | StoreLocked)
+                self.tell("error", message=error.message, way_out=error.way_out, temporary=temporary)
+            if self._file:
+                self._file.close()
 
     def tell(self, event: str, **facts: object) -> None:
         """Write one event."""
         if self._file:
-            self._file.write(json.dumps({"event": event, **facts}, ensure_ascii=False) + "\n")
-            self._file.flush()
+            with self._mapped():
+                self._file.write(json.dumps({"event": event, **facts}, ensure_ascii=False) + "\n")
+                self._file.flush()
+
+    @contextmanager
+    def _mapped(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise BelegError(
+                f"{self._path} cannot be written: {error.strerror}.", way_out="Name another file, or make room for it."
+            ) from error

@@ -76,7 +76,7 @@ class Rebuild:
             SwapLost: another generation became live.
         """
         with self.store.rebuilding():
-            if _swapped_already(self.store, self.generations, self.maker.stamp):
+            if _swapped_already(self.store, self.generations, self.maker.stamp, back=self._back):
                 with self.store.writer(wait_s=_PATIENCE_S):
                     return self._conclude(self.generations.previous(), None)
             try:
@@ -89,14 +89,16 @@ class Rebuild:
                 raise
 
     def _run(self) -> Report:
-        replaced = self.generations.live()
+        # Hours would be lost if one of these failed at the end.
+        self.generations.check(anew=True)
+        replaced = self.generations.live(fresh=True)
         if self.gate and replaced:
-            self.gate.place(self.store)  # Hours are lost if that fails at the end.
+            self.gate.place(self.store)
         Building(self.maker.stamp, self.store.revision()).write(self.store)
         built = self._build(self._fill())
         self._phase("verify")
         self.generations.verify(built)
-        verdict = self._judge(replaced, built)
+        verdict = self._judge(built)
         self._phase("swap")
         with self.store.writer(wait_s=_PATIENCE_S):
             return self._swap(built, verdict, replaced)
@@ -126,11 +128,18 @@ class Rebuild:
             stamp, self.reference, dimensions=dimensions, revision=revision, progress=self.on_progress
         )
 
-    def _judge(self, live: Generation | None, built: Generation) -> Verdict | None:
+    def _judge(self, built: Generation) -> Verdict | None:
+        live = self.generations.live(fresh=True)
         if not self.gate or not live:
             return None
         self._phase("gate", 2 * len(self.gate.questions))
-        before = Searcher(self.generations.open(live), self.encoders.of(live), alpha=self.alpha)
+        try:
+            index = self.generations.open(live)
+        except IndexMissing:
+            if self.generations.live(fresh=True) == live:
+                raise
+            return self._judge(built)  # A run of `beleg index` has published another one in this moment.
+        before = Searcher(index, self.encoders.of(live), alpha=self.alpha)
         after = Searcher(self.generations.open(built), self.maker.encoder, alpha=self.alpha)
         return self.gate.check(before, after, self.store)
 
@@ -139,10 +148,12 @@ class Rebuild:
         self.maker.fill(self.store)
         current = self.generations.update(built)
         self.generations.verify(current)
-        live = self.generations.live()
+        live = self.generations.live(fresh=True)
+        self._check_refused(current, live)
         if (live and live.stamp) != (replaced and replaced.stamp):
             raise SwapLost("Another index has become live meanwhile.", way_out="Nothing has changed; run this again.")
-        Building(self.maker.stamp, self.store.revision(), replaces=live.name if live else "").write(self.store)
+        replaces = live.name if live else ""
+        Building(self.maker.stamp, self.store.revision(), replaces=replaces, back=self._back).write(self.store)
         self.store.remember({"swapped": str(time.time())})
         self.generations.swap(current, expected=live, keep=True)
         return self._conclude(live, verdict)
@@ -150,11 +161,25 @@ class Rebuild:
     def _conclude(self, replaced: Generation | None, verdict: Verdict | None) -> Report:
         # What the old generation shows may still be asked for by those who have it open.
         tidy(self.store, self.generations, 0, keep_s=float("inf"))
-        self.store.remember({"building": None})
-        live = self.generations.live()
+        live = self.generations.live(fresh=True)
         assert live is not None
         documents, chunks = self.store.count(self.store.revision(), self.maker.stamp.chunking)
+        # Last of all: whoever is stopped before finds by it that the swap is done.
+        self.store.remember({"building": None})
         return Report(live, replaced, documents, chunks, verdict)
+
+    def _check_refused(self, new: Generation, live: Generation | None) -> None:
+        known = {refused.source for refused in self.generations.refused(live)} if live else set()
+        lost = [refused for refused in self.generations.refused(new) if refused.source not in known]
+        if lost:
+            raise IndexDamaged(
+                f"The new index does not take {len(lost)} documents, such as {lost[0].source}: {lost[0].reason}.",
+                way_out="Nothing has changed. With another encoder, look at the vectors that it makes.",
+            )
+
+    @property
+    def _back(self) -> bool:
+        return self.start is not None
 
     def _phase(self, phase: Phase, total: int | None = None) -> None:
         self.on_phase(phase, total)
@@ -185,14 +210,14 @@ def rollback(
         )
     live = generations.live()
     # Killed right after its swap, a rollback that is run again must not go forward again.
-    target = live if live and _swapped_already(store, generations, live.stamp) else previous
+    target = live if live and _swapped_already(store, generations, live.stamp, back=True) else previous
     maker = Maker(encoders.of(target), size_of(target))
     return Rebuild(store, generations, maker, target.encoder, encoders, alpha, None, target, on_phase, on_progress).run()
 
 
-def _swapped_already(store: Store, generations: Generations, stamp: Stamp) -> bool:
-    """Say whether a run for this stamp was killed after its swap, with nothing left to do but to tidy up."""
-    building, live, previous = Building.read(store), generations.live(), generations.previous()
-    if not building or not live or not previous or building.replaces != previous.name:
+def _swapped_already(store: Store, generations: Generations, stamp: Stamp, *, back: bool) -> bool:
+    """Say whether such a run was killed after its swap, with nothing left to do but to tidy up."""
+    building, live, previous = Building.read(store), generations.live(fresh=True), generations.previous()
+    if not building or not live or not previous or building.replaces != previous.name or building.back != back:
         return False
     return building.stamp == live.stamp == stamp

@@ -141,13 +141,29 @@ class Generations(Protocol):
     """Where an engine keeps its generations of one store.
 
     All methods raise `IndexUnavailable` if the engine cannot be reached or refuses, `StoreError` if the store does.
+
+    Attributes:
+        place: the engine, and where in it: what else the store keeps is kept for other places.
     """
+
+    place: str
 
     def examine(self) -> str:
         """Return what the engine says of itself, once it is sure that it could be written to."""
 
-    def live(self) -> Generation | None:
-        """Return the live generation, or None before the first one. Cheap: asked at every query."""
+    def check(self, *, anew: bool = False) -> None:
+        """Raise what would keep this store from publishing here, before hours of work are spent on it.
+
+        Args:
+            anew: a generation is going to be built, so the live one need not be one that this store can go on with.
+        """
+
+    def live(self, *, fresh: bool = False) -> Generation | None:
+        """Return the live generation, or None before the first one. Cheap: asked at every query.
+
+        Args:
+            fresh: ask the engine, even if it was asked a moment ago.
+        """
 
     def previous(self) -> Generation | None:
         """Return the generation that was live before the last rebuild or rollback, while it is kept."""

@@ -42,20 +42,31 @@ class EmbeddedGenerations:
         formula: what keyword scores are made of.
     """
 
+    place = "embedded"
+
     def __init__(self, store: Store, folder: Path, *, formula: Formula | None = None) -> None:
         self._store = store
         self._folder = folder
         self._formula = formula or Formula()
 
+    def check(self, *, anew: bool = False) -> None:
+        """Raise if generations could not be written."""
+        del anew  # a generation is never gone on with
+        if not os.access(self._nearest(), os.W_OK):
+            raise StoreError(f"The index could not be written to {self._folder}.", way_out="Check who may write there.")
+
     def examine(self) -> str:
         """Return how much room there is for generations."""
-        folder = next(path for path in (self._folder, *self._folder.parents) if path.exists())
-        if not os.access(folder, os.W_OK):
-            raise StoreError(f"The index could not be written to {self._folder}.", way_out="Check who may write there.")
+        self.check()
+        folder = self._nearest()
         return f"embedded, {shutil.disk_usage(folder).free / 2**30:.1f} GiB free in {folder}"
 
-    def live(self) -> Generation | None:
+    def _nearest(self) -> Path:
+        return next(path for path in (self._folder, *self._folder.parents) if path.exists())
+
+    def live(self, *, fresh: bool = False) -> Generation | None:
         """Return the live generation."""
+        del fresh  # always is
         return _read(self._store.recall("live"))
 
     def previous(self) -> Generation | None:

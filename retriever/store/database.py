@@ -120,6 +120,11 @@ class Database:
             return str(value)
         return None
 
+    def recall_all(self, prefix: str) -> dict[str, str]:
+        """Return everything that is remembered under names that begin with `prefix`, by the rest of the name."""
+        rows = self._read("SELECT name, value FROM state WHERE substr(name, 1, ?) = ?", (len(prefix), prefix))
+        return {name.removeprefix(prefix): value for name, value in rows}
+
     def remember(self, facts: Mapping[str, str | None], *, expected: tuple[str, str | None] | None = None) -> bool:
         """Keep small facts, all or none of them; None forgets one.
 

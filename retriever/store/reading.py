@@ -168,6 +168,15 @@ class Reading(Database):
         )
         return documents, chunks
 
+    def chunk_counts(self, revision: int, chunking: str) -> dict[int, int]:
+        """Return how many chunks each version that is current at `revision` has."""
+        rows = self._read(
+            "SELECT c.revision, count(*) FROM chunks c JOIN documents d USING (revision) "
+            f"WHERE c.chunking = :chunking AND {_CURRENT} GROUP BY c.revision",
+            {"revision": revision, "chunking": chunking},
+        )
+        return {born: chunks for born, chunks in rows}  # noqa: C416 - rows are tuples of anything
+
     def sample(self, revision: int, chunking: str, size: int) -> list[int]:
         """Return the ids of up to `size` chunks that are current at `revision`, at random."""
         rows = self._read(

@@ -18,7 +18,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from retriever.encode import Vectors
-from retriever.errors import StoreLocked
+from retriever.errors import StoreError, StoreLocked
 from retriever.schema import GAP, Chunk, Document
 from retriever.store.reading import Reading
 
@@ -79,7 +79,8 @@ class Store(Reading):
         Raises:
             StoreLocked: another process is rebuilding.
         """
-        _acquire(self._rebuild_lock, 0, f"Another rebuild of {self.path.parent} is running.")
+        # A moment's patience: `is_rebuilding` takes the lock only to see whether it is free.
+        _acquire(self._rebuild_lock, 1, f"Another rebuild of {self.path.parent} is running.")
         try:
             yield
         finally:
@@ -90,10 +91,11 @@ class Store(Reading):
         if self._rebuild_lock.is_locked:
             return True
         try:
-            with self.rebuilding():
-                return False
+            _acquire(self._rebuild_lock, 0, "")
         except StoreLocked:
             return True
+        self._rebuild_lock.release()
+        return False
 
     def put(
         self,
@@ -189,6 +191,10 @@ def _acquire(lock: FileLock, wait_s: float, otherwise: str) -> None:
         lock.acquire(timeout=wait_s)
     except Timeout as error:
         raise StoreLocked(otherwise, way_out="Wait until it has finished, then run this again.") from error
+    except OSError as error:
+        raise StoreError(
+            f"{lock.lock_file} cannot be locked: {error.strerror}.", way_out="Check who may write there."
+        ) from error
 
 
 def _insert_chunks(db: sqlite3.Connection, revision: int, chunking: str, text: str, chunks: Sequence[IndexedChunk]) -> None:

@@ -6,13 +6,15 @@ import hashlib
 import http.server
 import json
 import secrets
+import shutil
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import elastic_transport
@@ -28,6 +30,7 @@ from retriever.index.elastic.client import PatientTransport, connect, mapped_err
 from retriever.index.elastic.generations import ElasticGenerations
 from retriever.index.elastic.records import document_of, version_records
 from retriever.index.elastic.search import SearchOptions
+from retriever.index.elastic.state import State, States
 from retriever.index.embedded import EmbeddedGenerations
 from retriever.schema import Document, Heading
 from retriever.store import Store
@@ -109,7 +112,9 @@ def open_(store: Store, client: Elasticsearch, elastic_place: tuple[str, str]) -
     def open_generations(
         of: Store | None = store, client: Elasticsearch = client, *, vectors: str = "flat", **more: Any
     ) -> ElasticGenerations:
-        return ElasticGenerations(of, client, **{"name": elastic_place[1], "remember_s": 0, "vectors": vectors, **more})
+        return ElasticGenerations(
+            of, client, **{"name": elastic_place[1], "remember_s": 0, "linger_s": 0, "vectors": vectors, **more}
+        )
 
     return open_generations
 
@@ -266,6 +271,60 @@ class TestSearch:
         assert index.passages([candidate.row]) == {}
         assert index.document(fakes.document("a").id, first) is None
         assert index.revision == 2
+
+    def test_the_text_of_what_was_found_stays_for_a_while(
+        self,
+        open_: Open,
+        fakes: ModuleType,
+        store: Store,
+        put: Callable[..., int],
+        client: Elasticsearch,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr("retriever.index.elastic.state.MOST_VALUES", 3)
+        monkeypatch.setattr("retriever.index.elastic.inventory._PAGE", 4)
+        born = {put(f"d{number}", f"hotel {number}"): number for number in range(10)}
+        generations = open_(linger_s=600)
+        built = generations.build(fakes.STAMP, "a", dimensions=32)
+        index = generations.open(built)
+        for number in range(10):
+            put(f"d{number}", f"auto {number}")
+        generations.update(built)
+        middle = put("d0", "bahn")
+        for _ in range(2):  # with something new, and with nothing
+            generations.update(built)
+            generations.verify(built)
+            assert shown(generations, built) == held(store, fakes.STAMP.chunking)
+            assert index.passages(list(range(1, 21))).keys() == set(range(12, 21))
+            for version, number in born.items():
+                document = index.document(fakes.document(f"d{number}").id, version)
+                assert document is not None
+                assert document.text == f"hotel {number}"
+            assert records(client, built.name) == 1 + 10 + 21
+        # Whatever of it comes back is found, and what is lost is written again; the texts stay.
+        client.index(index=built.name, id="1", document={"record": "chunk", "born": 1}, refresh=True)
+        client.indices.put_settings(index=built.name, settings={"gc_deletes": "0s"})
+        client.delete_by_query(index=built.name, query={"term": {"born": 15}}, refresh=True)
+        time.sleep(1)
+        generations.update(built)
+        generations.verify(built)
+        assert index.document(fakes.document("d0").id, 1) is not None
+        assert records(client, built.name) == 1 + 10 + 21
+        # Each for its own time.
+        now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now + 590)
+        put("d1", "bahn")
+        generations.update(built)
+        monkeypatch.setattr(time, "time", lambda: now + 601)
+        generations.update(built)
+        generations.verify(built)
+        assert index.document(fakes.document("d0").id, 1) is None
+        assert index.document(fakes.document("d1").id, 12) is not None
+        assert records(client, built.name) == 1 + 10 + 11
+        assert middle == 21
+        monkeypatch.setattr(time, "time", lambda: now + 2000)
+        generations.update(built)
+        assert records(client, built.name) == 1 + 10 + 10
 
     def test_a_document_that_changes_during_a_search_is_found(
         self, open_: Open, put: Callable[..., int], fakes: ModuleType, elastic_place: tuple[str, str]
@@ -536,7 +595,7 @@ class TestLateWrites:
         generations = open_()
         built = generations.build(fakes.STAMP, "a", dimensions=32)
         put("a", "hotel")
-        late.transport.lives = 0  # type: ignore[attr-defined]
+        late.transport.lives = 1  # type: ignore[attr-defined]
         with pytest.raises(Died):
             open_(client=late).update(built)
         put("a", "auto")
@@ -597,6 +656,217 @@ class TestLateWrites:
         with pytest.raises((IndexDamaged, KeyError)):
             generations.verify(built)
 
+    @pytest.mark.parametrize("gone", [True, False])
+    def test_a_chunk_that_was_lost(
+        self, open_: Open, put: Callable[..., int], fakes: ModuleType, client: Elasticsearch, gone: bool
+    ) -> None:
+        for number in range(3):
+            put(f"d{number}", f"hotel {number}\nauto {number}")
+        generations = open_()
+        built = generations.build(fakes.STAMP, "a", dimensions=32)
+        before = shown(generations, built)
+        if gone:
+            client.indices.put_settings(index=built.name, settings={"gc_deletes": "0s"})
+        client.delete(index=built.name, id="3", refresh=True)
+        time.sleep(1)
+        if gone:
+            generations.update(built)
+            generations.verify(built)
+            assert shown(generations, built) == before
+            return
+        # Its deletion is known to the server, which then takes what is written again for what came late.
+        with pytest.raises(IndexDamaged, match="holds 3 documents in 5 chunks; the store holds 3 in 6") as caught:
+            generations.update(built)
+        assert "beleg rebuild" in caught.value.way_out
+
+    def test_looking_for_losses_costs_one_search(
+        self, open_: Open, put: Callable[..., int], fakes: ModuleType, elastic_place: tuple[str, str]
+    ) -> None:
+        put("a", "hotel")
+        client = Elasticsearch(elastic_place[0], transport_class=Mortal)
+        generations = open_(client=client)
+        built = generations.build(fakes.STAMP, "a", dimensions=32)
+        client.transport.changes = 0  # type: ignore[attr-defined]
+        generations.update(built)
+        assert client.transport.changes == 0  # type: ignore[attr-defined]
+        client.close()
+
+
+class Copies:
+    """A store's folder that is copied about."""
+
+    def __init__(self, folder: Path, open_: Open, fakes: ModuleType) -> None:
+        self.folder, self.fakes, self._open = folder, fakes, open_
+        self.store = Store(folder)
+
+    def generations(self, **more: Any) -> ElasticGenerations:
+        return self._open(self.store, **more)
+
+    def put(self, source: str, text: str) -> int:
+        return int(self.fakes.put_lines(self.store, self.fakes.FakeEncoder(), self.fakes.document(source, text)))
+
+    def save(self, to: Path) -> None:
+        self.store.close()
+        shutil.copytree(self.folder, to)
+
+    def restore(self, saved: Path) -> None:
+        self.store.close()
+        shutil.rmtree(self.folder)
+        shutil.copytree(saved, self.folder)
+        self.store = Store(self.folder)
+
+
+class TestCopiesOfAStore:
+    """A store that is not what has written an index, though it has the id of the one that has."""
+
+    @pytest.fixture
+    def copies(self, tmp_path: Path, open_: Open, fakes: ModuleType) -> Iterator[Copies]:
+        made = Copies(tmp_path / "one", open_, fakes)
+        yield made
+        made.store.close()
+
+    def refused(self, generations: ElasticGenerations, built: Generation) -> None:
+        assert not generations.shows_all(built)
+        for write in (lambda: generations.update(built), generations.check, generations.examine):
+            with pytest.raises(IndexUnavailable, match="another copy of this store, or a later state of it") as caught:
+                write()
+            assert "beleg rebuild" in caught.value.way_out
+
+    @pytest.mark.parametrize("killed", [False, True])
+    def test_a_restored_backup(
+        self, copies: Copies, fakes: ModuleType, tmp_path: Path, elastic_place: tuple[str, str], killed: bool
+    ) -> None:
+        copies.put("a", "hotel")
+        generations = copies.generations()
+        built = generations.build(fakes.STAMP, "a", dimensions=32)
+        generations.swap(built, expected=None, keep=False)
+        generations.check()
+        copies.save(tmp_path / "backup")
+        copies.put("b", "auto")
+        if killed:
+            # What it has loaded and not shown has the ids of what the restored store will load.
+            mortal = Elasticsearch(elastic_place[0], transport_class=Mortal)
+            mortal.transport.lives = 2  # type: ignore[attr-defined]
+            with pytest.raises(Died):
+                copies.generations(client=mortal).update(built)
+            mortal.close()
+        else:
+            generations.update(built)
+        copies.restore(tmp_path / "backup")
+        generations = copies.generations()
+        self.refused(generations, built)
+        copies.put("b", "bahn")
+        self.refused(generations, built)
+        generations.check(anew=True)
+        again = generations.build(fakes.STAMP, "a", dimensions=32)
+        assert again != built
+        generations.swap(again, expected=built, keep=False)
+        generations.check()
+        assert generations.shows_all(again)
+        copies.put("c", "frist")
+        generations.update(again)
+        generations.verify(again)
+        assert shown(generations, again) == {"a": {"hotel"}, "b": {"bahn"}, "c": {"frist"}}
+        generations.collect(building=None)
+        assert set(copies.store.recall_all("tokens ")) == {again.name}
+
+    def test_a_copy_that_is_used_beside_it(self, copies: Copies, fakes: ModuleType, tmp_path: Path, open_: Open) -> None:
+        copies.put("a", "hotel")
+        generations = copies.generations()
+        built = generations.build(fakes.STAMP, "a", dimensions=32)
+        generations.swap(built, expected=None, keep=False)
+        copies.save(tmp_path / "two")
+        other = Copies(tmp_path / "two", open_, fakes)
+        other.put("b", "auto")
+        other.generations().update(built)
+        self.refused(generations, built)
+        copies.put("b", "bahn")
+        self.refused(generations, built)
+        other.put("b", "kosten")
+        other.generations().update(built)
+        assert shown(generations, built) == {"a": {"hotel"}, "b": {"kosten"}}
+        other.store.close()
+
+    @pytest.mark.parametrize("lives", [1, 2, 4])
+    def test_a_build_of_a_later_state_is_not_gone_on_with(
+        self,
+        copies: Copies,
+        fakes: ModuleType,
+        tmp_path: Path,
+        elastic_place: tuple[str, str],
+        lives: int,
+        client: Elasticsearch,
+    ) -> None:
+        mortal = Elasticsearch(elastic_place[0], transport_class=Mortal)
+        mortal.transport.lives = lives  # type: ignore[attr-defined]
+        copies.save(tmp_path / "backup")
+        copies.put("a", "hotel")
+        with pytest.raises(Died):
+            copies.generations(client=mortal).build(fakes.STAMP, "a", dimensions=32)
+        mortal.close()
+        copies.restore(tmp_path / "backup")
+        copies.put("a", "auto")
+        generations = copies.generations()
+        built = generations.build(fakes.STAMP, "a", dimensions=32)
+        generations.verify(built)
+        assert len(client.indices.get(index=f"{elastic_place[1]}-*").body) == 2
+        generations.swap(built, expected=None, keep=False)
+        generations.collect(building=None)
+        assert list(client.indices.get(index=f"{elastic_place[1]}-*").body) == [built.name]
+
+    def test_a_server_that_was_restored_is_brought_up_to_date(
+        self, copies: Copies, fakes: ModuleType, client: Elasticsearch
+    ) -> None:
+        copies.put("a", "hotel")
+        generations = copies.generations()
+        built = generations.build(fakes.STAMP, "a", dimensions=32)
+        client.indices.put_settings(index=built.name, settings={"gc_deletes": "0s"})
+        before = client.get(index=built.name, id="state")["_source"]
+        for text in ("auto", "bahn"):
+            copies.put("b", text)
+            generations.update(built)
+        client.delete_by_query(index=built.name, query={"range": {"born": {"gt": 1}}}, refresh=True)
+        client.index(index=built.name, id="state", document=before)
+        time.sleep(1)
+        generations.update(built)
+        generations.verify(built)
+        assert shown(generations, built) == {"a": {"hotel"}, "b": {"bahn"}}
+
+
+class TestStates:
+    def test_an_older_answer_never_replaces_a_newer_one(self) -> None:
+        """A reader may be slow, and a copy of a shard behind."""
+
+        def answer(number: int, index: str = "i", term: int = 1) -> Any:
+            record = {"record": "state", "state": asdict(State(number, finished=True))}
+            return SimpleNamespace(body={"_index": index, "_seq_no": number, "_primary_term": term, "_source": record})
+
+        def slow(**_: Any) -> Any:
+            client.get = lambda **_: answer(7)
+            assert states.recent("i") is not None
+            return answer(6)
+
+        client: Any = SimpleNamespace(get=slow)
+        states = States(client, remember_s=60)
+
+        def known() -> int:
+            client.get = die
+            snapshot = states.recent("i")
+            assert snapshot is not None
+            return snapshot.state.revision
+
+        assert states.read("i") is not None
+        assert known() == 7
+        client.get = lambda **_: answer(5)
+        states.read("i")
+        assert known() == 7
+        client.get = lambda **_: answer(5, term=2)
+        states.read("i")
+        assert known() == 5
+        client.get = lambda **_: answer(1, index="another")
+        states.read("i")
+        assert known() == 1
+
 
 class TestRefusals:
     def test_a_document_that_elasticsearch_refuses_does_not_stop_the_others(
@@ -614,6 +884,8 @@ class TestRefusals:
         assert shown(generations, built) == {"good": {"hotel"}}
         generations.verify(built)
         assert not generations.shows_all(built)
+        generations.swap(built, expected=None, keep=False)
+        assert "refuses 1 documents, such as bad: " in generations.examine()
         put("another", "bahn\nfrist")
         put("bad", "auto\nkosten")
         generations.update(built)
@@ -625,6 +897,7 @@ class TestRefusals:
         assert generations.refused(built) == ()
         assert shown(generations, built) == held(store, fakes.STAMP.chunking)
         assert generations.shows_all(built)
+        assert "refuses" not in generations.examine()
         put("bad", "ende")
         generations.update(built)
         generations.verify(built)
@@ -653,35 +926,74 @@ class TestRefusals:
         generations.update(built)
         assert shown(generations, built) == {"a": {"hotel"}, "b": {"auto"}}
 
+    def test_a_disk_that_fills_up_meanwhile(
+        self,
+        open_: Open,
+        put: Callable[..., int],
+        fakes: ModuleType,
+        client: Elasticsearch,
+        store: Store,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        generations = open_()
+        built = generations.build(fakes.STAMP, "a", dimensions=32)
+        put("a", "hotel")
+
+        def fill(*given: int) -> Any:
+            client.indices.put_settings(index=built.name, settings={"index.blocks.read_only_allow_delete": True})
+            return changes(*given)
+
+        changes = store.changes
+        monkeypatch.setattr(store, "changes", fill)
+        monkeypatch.setattr(time, "sleep", lambda _: None)
+        with pytest.raises(IndexUnavailable, match="its disk is full or the index is read-only"):
+            generations.update(built)
+        # Patience with it takes half a minute, in which somebody may look at the log.
+        assert "refuses to write" in caplog.text
+
     def test_copies_that_find_no_node(self, open_: Open, fakes: ModuleType) -> None:
         generations = open_(replicas=9, health_s=1)
         with pytest.raises(IndexUnavailable, match="has found a node within 1 s") as caught:
             generations.build(fakes.STAMP, "a", dimensions=32)
         assert "9 replicas need 10 nodes" in caught.value.way_out
 
+    @pytest.mark.parametrize("ending", ["", "-previous"])
     def test_a_name_that_another_index_has(
-        self, open_: Open, client: Elasticsearch, fakes: ModuleType, elastic_place: tuple[str, str]
+        self, open_: Open, client: Elasticsearch, fakes: ModuleType, elastic_place: tuple[str, str], ending: str
     ) -> None:
         name = f"{elastic_place[1]}-taken"
-        client.indices.create(index=name)
+        client.indices.create(index=f"{name}{ending}")
         generations = open_(name=name)
         assert generations.live() is None
-        built = generations.build(fakes.STAMP, "a", dimensions=32)
-        with pytest.raises(IndexUnavailable, match="cannot use the name"):
-            generations.swap(built, expected=None, keep=False)
+        self.finds_the_name_taken(generations, fakes, client)
 
+    @pytest.mark.parametrize("ending", ["", "-previous"])
     def test_an_index_that_is_not_beleg_s(
-        self, open_: Open, client: Elasticsearch, fakes: ModuleType, elastic_place: tuple[str, str]
+        self, open_: Open, client: Elasticsearch, fakes: ModuleType, elastic_place: tuple[str, str], ending: str
     ) -> None:
         name = elastic_place[1]
         foreign = f"{name}-000000001-00000000"
-        client.indices.create(index=foreign, aliases={name: {}})
+        client.indices.create(index=foreign, aliases={f"{name}{ending}": {}})
         generations = open_()
         assert generations.live() is None
-        with pytest.raises(IndexMissing, match="was not made by this version"):
-            generations.build(fakes.STAMP, "a", dimensions=32)
+        self.finds_the_name_taken(generations, fakes, client)
         generations.collect(building=None)
         assert client.indices.exists(index=foreign)
+        with pytest.raises(IndexMissing, match="was not made by this version") as caught:
+            generations.verify(Generation(foreign, fakes.STAMP, "a"))
+        assert "rebuild" not in caught.value.way_out
+
+    def finds_the_name_taken(self, generations: ElasticGenerations, fakes: ModuleType, client: Elasticsearch) -> None:
+        for look in (
+            generations.check,
+            generations.examine,
+            lambda: generations.build(fakes.STAMP, "a", dimensions=32),
+        ):
+            with pytest.raises(IndexUnavailable, match="was not made by this version of Beleg") as caught:
+                look()
+            assert "another elasticsearch_index" in caught.value.way_out
+        assert len(client.indices.get(index=f"{generations.place.split()[-1]}*").body) == 1
 
 
 class TestOwners:
@@ -702,10 +1014,12 @@ class TestOwners:
                 lambda: theirs.build(fakes.STAMP, "a", dimensions=32),
                 lambda: theirs.swap(built, expected=None, keep=False),
                 lambda: theirs.verify(built),
+                theirs.check,
             ):
                 with pytest.raises(IndexUnavailable, match="belongs to another store") as caught:
                     write()
                 assert "elasticsearch_index" in caught.value.way_out
+            assert "Elasticsearch" in theirs.examine()  # a machine whose store is empty only asks
             theirs.collect(building=None)
             assert client.indices.exists(index=built.name)
 
@@ -719,8 +1033,10 @@ class TestOwners:
         assert replica.shows_all(built)
         assert shown(replica, built) == {"a": {"hotel"}}
         assert replica.open(built).document(fakes.document("a").id, born) == fakes.document("a", "hotel")
-        with pytest.raises(IndexUnavailable, match="query replica"):
-            replica.update(built)
+        for write in (lambda: replica.update(built), replica.check):
+            with pytest.raises(IndexUnavailable, match="query replica"):
+                write()
+        assert "Elasticsearch" in replica.examine()
         replica.collect(building=None)
 
     def test_a_change_shows_within_the_time_that_is_remembered(
@@ -754,6 +1070,16 @@ class TestOwners:
         assert generations.live() == first
         assert generations.live() == second
         client.close()
+
+    def test_what_is_live_may_be_asked_afresh(self, open_: Open, fakes: ModuleType) -> None:
+        mine, other = open_(), open_(remember_s=60)
+        first, second = (mine.build(fakes.STAMP, name, dimensions=32) for name in "ab")
+        mine.swap(first, expected=None, keep=False)
+        assert other.live() == first
+        mine.swap(second, expected=first, keep=True)
+        assert other.live() == first
+        assert other.live(fresh=True) == second
+        assert other.live() == second
 
     def test_names_that_begin_alike_are_kept_apart(
         self, open_: Open, fakes: ModuleType, client: Elasticsearch, elastic_place: tuple[str, str]
@@ -856,6 +1182,9 @@ class TestConnection:
         plain = elastic_secure.url.replace("https:", "http:")
         assert "needs https://" in self.refused("cannot be reached", plain, **user)
 
+    def test_a_path_that_is_not_there(self, elastic_url: str) -> None:
+        assert "elasticsearch_url" in self.refused("is not asked at its own address", f"{elastic_url}/path")
+
     def test_https_against_http(self, elastic_url: str) -> None:
         way_out = self.refused("does not speak HTTPS", elastic_url.replace("http:", "https:"))
         assert "http://" in way_out
@@ -928,6 +1257,7 @@ class TestErrors:
             (502, b"<html>Bad gateway</html>", True, "proxy"),
             (503, {"error": {"type": "no_shard_available_action_exception", "reason": "none"}}, True, "lost, or not yet found"),
             (500, {"error": {"type": "illegal_state_exception", "reason": "odd"}}, True, "answered 500: odd"),
+            (400, {"error": "no handler found for uri [/a/b] and method [GET]"}, True, "is not asked at its own address"),
             (200, b"{", True, "does not speak like Elasticsearch"),
         ],
     )
@@ -938,6 +1268,23 @@ class TestErrors:
             ElasticGenerations(None, client, name="test").live()
         assert f":{answering.server_port}" in caught.value.message
         assert caught.value.way_out
+        client.close()
+
+    @pytest.mark.parametrize("number", ["7.17.29", "8.9.2", "8.18.1"])
+    def test_an_old_version_is_noticed_before_anything_is_made(
+        self, answering: Any, store: Store, fakes: ModuleType, number: str
+    ) -> None:
+        answering.answers = [(200, {"version": {"number": number}}, True)]
+        client = connect(f"http://127.0.0.1:{answering.server_port}")
+        generations = ElasticGenerations(store, client, name="test")
+        for look in (
+            generations.check,
+            generations.examine,
+            lambda: generations.build(fakes.STAMP, "a", dimensions=32),
+        ):
+            with pytest.raises(IndexUnavailable, match=f"is version {number}") as caught:
+                look()
+            assert "8.19" in caught.value.way_out
         client.close()
 
     def test_a_busy_server_is_asked_again(self, answering: Any) -> None:

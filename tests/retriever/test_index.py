@@ -342,6 +342,20 @@ class TestGenerations:
             generations.open(first)
         assert generations.open(third).revision == 2
 
+    def test_nothing_keeps_it_from_publishing_what_it_has_made(
+        self, make_generations: MakeGenerations, fakes: ModuleType
+    ) -> None:
+        store, generations = make_generations()
+        assert generations.place
+        generations.check()
+        built = generations.build(fakes.STAMP, "a", dimensions=32)
+        generations.swap(built, expected=None, keep=False)
+        generations.check()
+        fakes.put_lines(store, fakes.FakeEncoder(), fakes.document("a", "hotel"))
+        generations.check()
+        assert generations.examine()
+        assert generations.live(fresh=True) == built
+
     def test_a_swap_that_somebody_else_has_won(self, make_generations: MakeGenerations, fakes: ModuleType) -> None:
         _, generations = make_generations()
         first, second, third = (generations.build(fakes.STAMP, name, dimensions=32) for name in "abc")

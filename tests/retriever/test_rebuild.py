@@ -430,3 +430,52 @@ def test_a_rebuild_that_was_given_up_is_forgotten(house: Any) -> None:
     assert Building.read(house.store) is None
     assert house.store.dimensions("fake-2") is None
     assert house.shown() == named(*range(12))
+
+
+def test_a_rebuild_that_was_killed_after_its_swap_can_be_rolled_back(house: Any) -> None:
+    before, real = house.generations.live(), house.generations
+
+    def swap(new: Generation, **more: Any) -> None:
+        real.swap(new, **more)
+        raise Stopped
+
+    house.generations = Meddled(real, swap=swap)
+    with pytest.raises(Stopped):
+        house.rebuild()
+    house.generations = real
+    assert house.stamp() == "fake-2"
+    house.rollback()
+    assert house.stamp() == before.stamp.encoder
+    house.rebuild("fake-3")
+    assert house.stamp() == "fake-3"
+    assert house.shown() == named(*range(12))
+
+
+def test_the_gate_compares_with_what_is_live_by_then(house: Any) -> None:
+    def on_phase(phase: str, _: int | None) -> None:
+        if phase == "gate":
+            house.change(("d1", "Hotel Nummer 1. Und mehr."))
+            house.change(("d2", "Hotel Nummer 2. Und mehr."))
+
+    report = house.rebuild(gate=TestGate().gate(1.0), on_phase=on_phase)
+    assert report.verdict is not None
+    assert house.shown() == named(*range(12))
+
+
+def test_what_another_engine_needs_stays(tmp_path: Path, fakes: ModuleType, elastic_place: tuple[str, str]) -> None:
+    """One store, searched by both engines: whichever is rebuilt, the other goes on with its own chunks and encoder."""
+    first = fakes.House(tmp_path / "data")
+    first.change(*((f"d{number}", f"Hotel Nummer {number}.\n\nZimmer {number} hat ein Bad.") for number in range(12)))
+    second = fakes.House(tmp_path / "data", elastic_place)
+    second.rebuild("fake-2", ChunkSize(4, 0))
+    second.change(("d12", "Hotel"), remove=["d0"])
+    second.change(("d13", "Hotel"))
+    assert second.shown() == named(*range(1, 14))
+    assert first.stamp() == "fake-1"
+    assert first.shown() == named(*range(12))  # as of its last run
+    first.change()
+    assert first.shown() == named(*range(1, 14))
+    first.rebuild("fake-3")
+    assert second.shown() == named(*range(1, 14))
+    for house in (first, second):
+        house.store.close()

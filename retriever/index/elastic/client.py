@@ -5,6 +5,7 @@ Nothing above this module sees an exception of the client: `mapped_errors` turns
 
 from __future__ import annotations
 
+import logging
 import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,13 +26,16 @@ from elasticsearch import Elasticsearch, UnsupportedProductError
 
 from retriever.errors import BelegError, IndexMissing, IndexUnavailable, SettingsError
 
-__all__ = ["PAUSES", "connect", "is_busy", "mapped_errors", "refusal", "where"]
+__all__ = ["PAUSES", "VERSIONS", "connect", "is_busy", "mapped_errors", "refusal", "where"]
 
 PAUSES = (0.1, 0.3, 1.0)
 """Seconds before each further try, where the server is overloaded or restarting."""
 
+_log = logging.getLogger(__name__)
+
 _BUSY = frozenset({429, 502, 503, 504})
-_VERSIONS = "Beleg needs Elasticsearch 8 or 9."
+VERSIONS = "Beleg needs Elasticsearch 8.19 or newer."
+"""The way out where it is too old, or something else."""
 
 
 class PatientTransport(Transport):
@@ -48,7 +52,8 @@ class PatientTransport(Transport):
                 pass
             else:
                 # A full disk answers 429 too, and no pause helps.
-                if response.meta.status not in _BUSY or "cluster_block_exception" in _types(response.body):
+                if response.meta.status not in _BUSY or _is_blocked(response.body):
+                    _warn(response.body)
                     return response
             time.sleep(pause)
         return super().perform_request(*args, **kwargs)
@@ -113,11 +118,21 @@ def mapped_errors(client: Elasticsearch) -> Iterator[None]:
     try:
         yield
     except UnsupportedProductError as error:
-        raise IndexUnavailable(f"What answers at {where(client)} is not Elasticsearch.", way_out=_VERSIONS) from error
+        raise IndexUnavailable(f"What answers at {where(client)} is not Elasticsearch.", way_out=VERSIONS) from error
     except ApiError as error:
         raise refusal(client, error.meta.status, error.body) from error
     except TransportError as error:
         raise _no_answer(client, error) from error
+
+
+def _is_blocked(body: object) -> bool:
+    return "cluster_block_exception" in _types(body)
+
+
+def _warn(body: object) -> None:
+    """Log that writes are blocked: records of a bulk request are sent again for half a minute before that is an error."""
+    if isinstance(body, Mapping) and body.get("errors") is True and _is_blocked(body):
+        _log.warning("Elasticsearch refuses to write, because its disk is full or the index is read-only.")
 
 
 def is_busy(status: int) -> bool:
@@ -136,6 +151,8 @@ def refusal(client: Elasticsearch, status: int, body: object) -> BelegError:
     if "index_not_found_exception" in types:
         name = error.get("index", "") if isinstance(error, Mapping) else ""
         return IndexMissing(f"Elasticsearch at {url} has no index {name}.".replace(" .", "."), way_out="Run `beleg index`.")
+    if reason.startswith(_NO_HANDLER):
+        types.add(_NO_HANDLER)
     for sign, message, way_out in _REFUSALS:
         if sign == status or sign in types:
             return IndexUnavailable(f"Elasticsearch at {url} {message}: {reason}", way_out=way_out)
@@ -146,14 +163,16 @@ _FULL = (
     "Make room on its disk, or raise cluster.routing.allocation.disk.watermark.flood_stage. If the block then stays, lift it "
     'with PUT INDEX/_settings {"index.blocks.read_only_allow_delete": null}; a block that somebody set is lifted likewise.'
 )
+_NO_HANDLER = "no handler found"
 _REFUSALS: Sequence[tuple[int | str, str, str]] = [
     (
         401,
         "does not accept the credentials",
         "Set elasticsearch_username and elasticsearch_password, or elasticsearch_api_key.",
     ),
-    ("media_type_header_exception", "is of a version that cannot be used", _VERSIONS),
-    (406, "is of a version that cannot be used", _VERSIONS),
+    (_NO_HANDLER, "is not asked at its own address", "elasticsearch_url ends with its port, or with a proxy's path to it."),
+    ("media_type_header_exception", "is of a version that cannot be used", VERSIONS),
+    (406, "is of a version that cannot be used", VERSIONS),
     # Before 403 and 429: it comes with either.
     ("cluster_block_exception", "refuses to write, because its disk is full or the index is read-only", _FULL),
     (

@@ -10,13 +10,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from elasticsearch import ApiError, AuthorizationException, Elasticsearch
+from elasticsearch import ApiError, Elasticsearch
 
-from retriever.errors import IndexDamaged, IndexMissing, IndexUnavailable, SwapLost
+from retriever.errors import IndexDamaged, IndexMissing, SwapLost
 from retriever.index.base import Formula, Generation, Refused, Stamp
-from retriever.index.elastic.client import connect, mapped_errors, refusal, where
+from retriever.index.elastic.client import connect, mapped_errors, where
+from retriever.index.elastic.condition import check_blocks, describe, wait_for_copies
+from retriever.index.elastic.inventory import Inventory
 from retriever.index.elastic.names import Names
-from retriever.index.elastic.records import Meta, mappings, settings, write_alias
+from retriever.index.elastic.owner import Owner
+from retriever.index.elastic.records import Meta
 from retriever.index.elastic.search import ElasticIndex, SearchOptions
 from retriever.index.elastic.state import States
 from retriever.index.elastic.writer import Writer
@@ -27,6 +30,7 @@ __all__ = ["ElasticGenerations", "open_elastic"]
 
 _SAMPLE = 200
 _HEALTH_S = 300
+_LINGER_S = 600.0
 
 
 def open_elastic(given: Settings, store: Store | None, formula: Formula) -> ElasticGenerations:
@@ -65,6 +69,11 @@ class ElasticGenerations:
         shards: of the next build.
         replicas: copies of each shard beside the first, of the next build.
         remember_s: for how long what is live is remembered; a change shows no later than that.
+        health_s: for how long a build waits for the copies of its index.
+        linger_s: for how long the text of a version that was replaced is kept for answers that were begun before.
+
+    Attributes:
+        place: see `Generations`.
     """
 
     def __init__(
@@ -79,7 +88,9 @@ class ElasticGenerations:
         options: SearchOptions | None = None,
         remember_s: float = 0.25,
         health_s: int = _HEALTH_S,
+        linger_s: float = _LINGER_S,
     ) -> None:
+        self.place = f"elasticsearch {where(client)} {name}"
         self._store = store
         self._client = client
         self._names = Names(client, name)
@@ -88,33 +99,42 @@ class ElasticGenerations:
         self._replicas = replicas
         self._options = options or SearchOptions()
         self._health_s = health_s
+        self._linger_s = linger_s
         self._states = States(client, remember_s=remember_s)
+        self._owner = Owner(client, store, self._names, self._states)
 
     def examine(self) -> str:
-        """Return version and health of the cluster.
+        """Return version and health of the cluster, and what it has refused.
 
         Raises:
-            IndexUnavailable: also where writing is blocked, as it is on a full disk.
+            IndexUnavailable: also for what would keep this machine from indexing, if it does: the server's version, a name that
+                is taken, an index that is another store's, a full disk.
+        """
+        if self._store is not None and self._store.revision():
+            self.check()
+        with mapped_errors(self._client):
+            said = describe(self._client)
+            self._names.check()
+            check_blocks(self._client, self._names)
+            live = self._states.read(self._names.live)
+            refused = live.state.refused if live else ()
+            if not refused:
+                return said
+            return f"{said}, refuses {len(refused)} documents, such as {refused[0].source}: {refused[0].reason}"
+
+    def check(self, *, anew: bool = False) -> None:
+        """Raise what would keep this store from publishing here.
+
+        Args:
+            anew: by another index, as a rebuild does: then the live one need not be what this store has written last.
         """
         with mapped_errors(self._client):
-            number = self._client.info()["version"]["number"]
-            indices = self._client.indices.get_settings(index=f"{self._names.live}-*", allow_no_indices=True).body
-            for name, found in indices.items():
-                blocks = {block for block, on in found["settings"]["index"].get("blocks", {}).items() if on == "true"}
-                if blocks and self._names.fits(name):
-                    error = {"error": {"type": "cluster_block_exception", "reason": f"{name}: {', '.join(sorted(blocks))}"}}
-                    raise refusal(self._client, 403, error)
-            try:
-                health = self._client.cluster.health()
-            except AuthorizationException:  # a replica may have no privilege for that
-                return f"Elasticsearch {number} at {where(self._client)}"
-            nodes = f"{health['number_of_nodes']} nodes" if health["number_of_nodes"] > 1 else "1 node"
-            return f"Elasticsearch {number} at {where(self._client)}, {health['status']}, {nodes}"
+            self._owner.check(anew=anew)
 
-    def live(self) -> Generation | None:
-        """Return the live generation, as of a moment ago."""
+    def live(self, *, fresh: bool = False) -> Generation | None:
+        """Return the live generation, as of a moment ago, or of now."""
         with mapped_errors(self._client):
-            snapshot = self._states.recent(self._names.live)
+            snapshot = (self._states.read if fresh else self._states.recent)(self._names.live)
             return self._generation(snapshot.index) if snapshot else None
 
     def previous(self) -> Generation | None:
@@ -141,20 +161,18 @@ class ElasticGenerations:
         progress: Callable[[int], None] | None = None,
     ) -> Generation:
         """Make an index and load it, or go on with one that an earlier call with the same arguments has left."""
+        self.check(anew=True)
         with mapped_errors(self._client):
-            store = self._writable(self._names.index(self._names.live))
+            store = self._owner.writable(None)
             meta = Meta(store.id, stamp, encoder, dimensions, self._vectors, self._shards)
-            served = self._names.served()
-            left = (name for name, found in self._names.made_by(store.id) if found == meta and name not in served)
             revision = store.revision() if revision is None else revision
-            index = next(left, None) or self._create(meta, revision)
-            writer = Writer(self._client, store, self._states, index, stamp, progress)
-            snapshot = self._states.read(index)
+            index, snapshot = self._owner.begin(meta, revision)
+            writer = self._writer(Generation(index, stamp, encoder), progress)
             if snapshot and snapshot.state.finished:
                 writer.update(revision)
             else:
                 writer.fill(revision)
-                self._prepare_to_serve(index)
+                wait_for_copies(self._client, index, self._replicas, self._health_s)
                 writer.finish()
             return Generation(index, stamp, encoder)
 
@@ -164,7 +182,7 @@ class ElasticGenerations:
         """Show in this generation what the store holds at `revision`."""
         with mapped_errors(self._client):
             writer = self._writer(generation, progress)
-            writer.update(self._writable(None).revision() if revision is None else revision)
+            writer.update(self._owner.writable(None).revision() if revision is None else revision)
             return generation
 
     def shows_all(self, generation: Generation) -> bool:
@@ -176,12 +194,9 @@ class ElasticGenerations:
             self.open(generation)
         except IndexMissing:
             return False
-        if self._store is None:
-            return True
         with mapped_errors(self._client):
             snapshot = self._states.read(generation.name)
-            mine = self._names.meta(generation.name).store == self._store.id
-            return bool(mine and snapshot and snapshot.state.revision == self._store.revision() and not snapshot.state.refused)
+            return snapshot is not None and self._owner.shows_all(snapshot.index, snapshot.state)
 
     def refused(self, generation: Generation) -> tuple[Refused, ...]:
         """Return the documents that Elasticsearch would not take, with its reasons."""
@@ -192,17 +207,12 @@ class ElasticGenerations:
     def verify(self, generation: Generation) -> None:
         """Compare counts and the texts of a sample with the store."""
         with mapped_errors(self._client):
-            store, writer = self._writable(generation.name), self._writer(generation, None)
+            store = self._owner.writable(generation.name)
             index, snapshot = self.open(generation), self._states.read(generation.name)
             if snapshot is None:
                 raise IndexMissing(f"The index {generation.name} is gone.", way_out="Run `beleg index`.")
             state, chunking = snapshot.state, generation.stamp.chunking
-            found, expected = writer.count(state), writer.expected(state)
-            if found != expected:
-                raise IndexDamaged(
-                    f"The index {generation.name} holds {found[0]} documents in {found[1]} chunks; "
-                    f"the store holds {expected[0]} in {expected[1]}."
-                )
+            Inventory(self._client, store, generation.name, generation.stamp).check(state)
             wanted = store.passages(store.sample(state.revision, chunking, _SAMPLE))
             held = index.passages(list(wanted))
             hidden = set(state.hidden)
@@ -216,7 +226,7 @@ class ElasticGenerations:
     def swap(self, new: Generation, *, expected: Generation | None, keep: bool) -> None:
         """Move the alias of what is live, in one change of the cluster's state."""
         with mapped_errors(self._client):
-            self._writable(new.name)
+            self._owner.writable(new.name)
             before = expected.name if expected else None
             try:
                 if before != new.name:
@@ -235,7 +245,7 @@ class ElasticGenerations:
         with mapped_errors(self._client):
             index = self._names.index(self._names.previous)
             if index:
-                self._writable(index)
+                self._owner.writable(index)
                 self._names.forget_previous(index)
 
     def collect(self, *, building: Stamp | None) -> None:
@@ -248,41 +258,13 @@ class ElasticGenerations:
             if others:
                 # Those who search may still take one of them for the live one.
                 time.sleep(self._states.grace_s)
-                self._client.options(ignore_status=404).indices.delete(index=others)
+                self._owner.delete(others)
 
     def _generation(self, index: str) -> Generation:
         meta = self._names.meta(index)
         return Generation(index, meta.stamp, meta.encoder)
 
     def _writer(self, generation: Generation, progress: Callable[[int], None] | None) -> Writer:
-        store = self._writable(generation.name)
-        return Writer(self._client, store, self._states, generation.name, generation.stamp, progress)
-
-    def _writable(self, index: str | None) -> Store:
-        """Return the store, if the index is its own."""
-        if self._store is None:
-            raise IndexUnavailable("This is a query replica: it has no store to index from.")
-        if index is not None and self._names.meta(index).store != self._store.id:
-            raise IndexUnavailable(
-                f"The index {index} at {where(self._client)} belongs to another store than {self._store.path}.",
-                way_out="Index on the machine that made it, or set another elasticsearch_index here.",
-            )
-        return self._store
-
-    def _create(self, meta: Meta, revision: int) -> str:
-        index = self._names.new(revision)
-        aliases = {write_alias(index): {"is_hidden": True}}
-        self._client.indices.create(index=index, settings=settings(meta), mappings=mappings(meta), aliases=aliases)
-        return index
-
-    def _prepare_to_serve(self, index: str) -> None:
-        changed = {"refresh_interval": None, "number_of_replicas": self._replicas}
-        self._client.indices.put_settings(index=index, settings=changed)
-        patient = self._client.options(request_timeout=self._health_s + 10, ignore_status=408)
-        health = patient.cluster.health(index=index, wait_for_status="green", timeout=f"{self._health_s}s")
-        if health["timed_out"]:
-            raise IndexUnavailable(
-                f"Not every copy of the index {index} has found a node within {self._health_s} s.",
-                way_out=f"{self._replicas} replicas need {self._replicas + 1} nodes: see elasticsearch_replicas, and GET "
-                "_cluster/allocation/explain.",
-            )
+        store, name, stamp = self._owner.writable(generation.name), generation.name, generation.stamp
+        tokens, linger_s = self._owner.tokens(store), self._linger_s
+        return Writer(self._client, store, self._states, tokens, name, stamp, linger_s=linger_s, progress=progress)

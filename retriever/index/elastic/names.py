@@ -9,10 +9,13 @@ from typing import Any
 
 from elasticsearch import Elasticsearch, NotFoundError
 
-from retriever.errors import IndexMissing
+from retriever.errors import IndexMissing, IndexUnavailable
+from retriever.index.elastic.client import where
 from retriever.index.elastic.records import Meta
 
 __all__ = ["Names"]
+
+_OTHER = "Set another elasticsearch_index, and run `beleg index`."
 
 
 class Names:
@@ -40,6 +43,21 @@ class Names:
     def fits(self, name: str) -> bool:
         """Say whether `new` could have given this name."""
         return self._ours.fullmatch(name) is not None
+
+    def check(self) -> None:
+        """Raise `IndexUnavailable` if one of the aliases is an index, or stands for one that this program has not made."""
+        for alias in (self.live, self.previous):
+            try:
+                found = self._client.indices.get_mapping(index=alias).body
+            except NotFoundError:
+                continue
+            for name, facts in found.items():
+                if not self.fits(name) or Meta.read(facts["mappings"]) is None:
+                    raise IndexUnavailable(
+                        f"Elasticsearch at {where(self._client)} has the name {alias} in use: the index {name} was not made by "
+                        "this version of Beleg.",
+                        way_out=_OTHER,
+                    )
 
     def index(self, alias: str) -> str | None:
         """Return the index that an alias names now."""
@@ -72,7 +90,7 @@ class Names:
             if meta is None:
                 raise IndexMissing(
                     f"The index {index} was not made by this version of Beleg.",
-                    way_out="Run `beleg rebuild`, or set another elasticsearch_index.",
+                    way_out=_OTHER,
                 )
             self._metas[index] = meta
         return self._metas[index]

@@ -17,7 +17,10 @@ from retriever.schema import Document, Heading
 from retriever.store import Entry, Passage
 
 __all__ = [
+    "CHUNK",
+    "PART",
     "STATE",
+    "VERSION",
     "Meta",
     "chunk_record",
     "document_of",
@@ -31,8 +34,11 @@ __all__ = [
     "write_alias",
 ]
 
+CHUNK, VERSION, PART = "chunk", "version", "part"
+"""Kinds of record; a part is a further piece of a version's text."""
+
 STATE = "state"
-"""Id of the record that says what is shown."""
+"""Kind and id of the record that says what is shown."""
 
 _SCHEMA = 1
 _LONGEST_VALUE = 1000
@@ -85,14 +91,14 @@ def settings(meta: Meta) -> dict[str, Any]:
     }
 
 
-def mappings(meta: Meta) -> dict[str, Any]:
-    """Return the mapping of a new index."""
+def mappings(meta: Meta, index: str) -> dict[str, Any]:
+    """Return the mapping of a new index of this name."""
     terms = {"type": "text", "analyzer": "terms", "index_options": "freqs"}
     stored = {"type": "object", "enabled": False}
     graph = {"m": 16, "ef_construction": 100}
     return {
         "dynamic": "strict",
-        "_meta": {"schema": _SCHEMA, **asdict(meta)},
+        "_meta": {"schema": _SCHEMA, "build": index, **asdict(meta)},
         # What is only searched is not kept a second time as text: a fetched hit is its passage and nothing else.
         "_source": {"excludes": ["vector", "terms", "title_terms", "heading_terms", "filters"]},
         "properties": {
@@ -157,7 +163,7 @@ def chunk_record(entry: Entry) -> dict[str, Any]:
         "language": passage.language,
     }
     return {
-        "record": "chunk",
+        "record": CHUNK,
         "born": passage.revision,
         "vector": entry.vector.tolist(),
         "terms": entry.terms,
@@ -192,10 +198,10 @@ def version_records(born: int, document: Document, *, longest: int = _LONGEST_PA
     facts = asdict(document)
     text = facts.pop("text")
     facts["parts"] = max(1, -(-len(text) // longest))
-    yield version_id(born), {"record": "version", "born": born, "version": {**facts, "text": text[:longest]}}
+    yield version_id(born), {"record": VERSION, "born": born, "version": {**facts, "text": text[:longest]}}
     for part in range(1, facts["parts"]):
         piece = text[part * longest : (part + 1) * longest]
-        yield version_id(born, part), {"record": "part", "born": born, "version": {"text": piece}}
+        yield version_id(born, part), {"record": PART, "born": born, "version": {"text": piece}}
 
 
 def document_of(records: Sequence[Mapping[str, Any]]) -> Document:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from retriever.errors import IndexUnavailable
 from retriever.index.base import Refused
 from retriever.index.elastic.records import STATE, write_alias
 
-__all__ = ["MOST_VALUES", "Snapshot", "State", "States", "hiding"]
+__all__ = ["MOST_VALUES", "Snapshot", "State", "States", "born_in", "hiding"]
 
 MOST_VALUES = 65_536
 """That one `terms` query may have: an index's `max_terms_count`."""
@@ -32,7 +32,11 @@ class State:
         revision: of the store; versions born later are hidden. While an index is loaded: those born later are still to come.
         finished: whether it can be searched.
         loading: the store's revision whose current versions are being loaded.
-        retired: versions that are hidden, and about to be deleted.
+        token: of the writer that began to write last; see `tokens.py`.
+        retired: versions that are hidden, and whose chunks are about to be deleted.
+        leaving: revisions, and when they were shown, in seconds since the epoch: the text of what was retired by then is still
+            kept, for answers that were begun before.
+        cleared: revision of the store; of what was retired by then nothing is left.
         refused: what Elasticsearch would not take.
         languages: of the documents that are shown.
         keys: that they can be filtered by.
@@ -41,14 +45,17 @@ class State:
     revision: int
     finished: bool
     loading: int = 0
+    token: str = ""
     retired: tuple[int, ...] = ()
     refused: tuple[Refused, ...] = ()
     languages: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
+    leaving: tuple[tuple[int, float], ...] = ()
+    cleared: int = 0
 
     @property
     def hidden(self) -> list[int]:
-        """Versions that are in the index and not shown, although they were born by the revision."""
+        """Versions whose chunks are in the index and not shown, although they were born by the revision."""
         return sorted({*self.retired, *(version.born for version in self.refused)})
 
     @classmethod
@@ -59,10 +66,14 @@ class State:
             facts["revision"],
             facts["finished"],
             facts["loading"],
+            # An index from before there were tokens can be searched, until a rebuild has replaced it.
+            facts.get("token", ""),
             tuple(facts["retired"]),
             tuple(Refused(**version) for version in facts["refused"]),
             tuple(facts["languages"]),
             tuple(facts["keys"]),
+            tuple((revision, at) for revision, at in facts.get("leaving", [])),
+            facts.get("cleared", 0),
         )
 
 
@@ -74,6 +85,11 @@ class Snapshot:
     state: State
     sequence: tuple[int, int]
     read_at: float
+
+    def is_before(self, other: Snapshot) -> bool:
+        """Say whether this state of an index was written before another one of the same index."""
+        (number, term), (later, later_term) = self.sequence, other.sequence
+        return self.index == other.index and (term, number) < (later_term, later)
 
 
 class States:
@@ -162,11 +178,21 @@ class States:
     def _keep(self, name: str, snapshot: Snapshot | None, at: float, changes: int) -> None:
         with self._lock:
             # What another thread had asked for before this process changed it may be answered only now.
-            if changes == self._changes:
-                self._known[name] = (at, snapshot)
+            if changes != self._changes:
+                return
+            known_at, known = self._known.get(name, (0.0, None))
+            # Likewise an answer that took longer than that of another thread, or that of a copy which lags behind: what has
+            # been seen to go must not come back.
+            if at < known_at or (known and snapshot and snapshot.is_before(known)):
+                return
+            self._known[name] = (at, snapshot)
+
+
+def born_in(versions: Sequence[int]) -> list[dict[str, Any]]:
+    """Return queries that together find the records of versions, however many these are."""
+    return [{"terms": {"born": versions[at : at + MOST_VALUES]}} for at in range(0, len(versions), MOST_VALUES)]
 
 
 def hiding(state: State) -> list[dict[str, Any]]:
     """Return queries that find what a state hides although it was born by the state's revision."""
-    hidden = state.hidden
-    return [{"terms": {"born": hidden[at : at + MOST_VALUES]}} for at in range(0, len(hidden), MOST_VALUES)]
+    return born_in(state.hidden)

@@ -1,7 +1,8 @@
 """Brings one Elasticsearch index to what the store holds, in steps that can be repeated after a crash at any point.
 
-Chunks and versions are written first, hidden as yet; then the state, which shows them and hides what they replace; then what is
-hidden is deleted. Records never change once they are written, so writing one twice does nothing.
+The index gets a new token first; then chunks and versions are written, hidden as yet; then the state, which shows them and
+hides what they replace; then the chunks that are hidden are deleted, and much later the texts that they were of. Records never
+change once they are written, so writing one twice does nothing.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from elasticsearch.helpers import streaming_bulk
 from retriever.errors import IndexMissing
 from retriever.index.base import Refused, Stamp
 from retriever.index.elastic.client import refusal
-from retriever.index.elastic.records import STATE, chunk_record, version_records, write_alias
-from retriever.index.elastic.state import Snapshot, State, States, hiding
+from retriever.index.elastic.inventory import Inventory
+from retriever.index.elastic.records import CHUNK, chunk_record, version_records, write_alias
+from retriever.index.elastic.state import Snapshot, State, States
+from retriever.index.elastic.tokens import Tokens
 from retriever.store import Store
 
 __all__ = ["Writer"]
@@ -37,7 +40,9 @@ class Writer:
     """Writes one index of a store.
 
     Args:
+        tokens: of the store.
         index: its name.
+        linger_s: for how long the text of what is retired stays.
         progress: told how many more chunks are written.
     """
 
@@ -46,37 +51,53 @@ class Writer:
         client: Elasticsearch,
         store: Store,
         states: States,
+        tokens: Tokens,
         index: str,
         stamp: Stamp,
+        *,
+        linger_s: float,
         progress: Callable[[int], None] | None,
     ) -> None:
         self._client = client
         self._store = store
         self._states = states
+        self._tokens = tokens
         self._index = index
         self._stamp = stamp
+        self._linger_s = linger_s
         self._progress = progress
+        self._inventory = Inventory(client, store, index, stamp)
 
     def update(self, target: int) -> None:
-        """Show what the store holds at the revision `target`, or later if the index does so already."""
-        snapshot = self._delete_retired(self._read())
+        """Show what the store holds at the revision `target`, or later if the index does so already.
+
+        Raises:
+            IndexUnavailable: another copy of the store has written it.
+            IndexDamaged: what is lost or too many cannot be mended.
+        """
+        snapshot = self._read()
+        self._tokens.check(self._index, snapshot.state)
+        snapshot = self._delete_retired(snapshot)
         state = snapshot.state
         target = max(target, state.revision)
         if state.revision < target or state.refused:
+            snapshot = self._claim(snapshot)
             # In one step, however many changes: only what is current at the end of them all is sure to have its vectors.
             born, retired = self._store.changes(state.revision, target)
             again = {version.born for version in state.refused}
             refused = self._load(sorted({*born, *again}.difference(retired)))
             self._refresh()
-            snapshot = self._delete_retired(self._show(snapshot, target, retired=retired, refused=refused))
-        self._repair(snapshot)
+            leaving = (*state.leaving, (target, time.time())) if retired else state.leaving
+            shown = replace(snapshot.state, retired=tuple(retired), refused=tuple(refused), leaving=leaving)
+            snapshot = self._delete_retired(self._show(snapshot, shown, target))
+        self._repair(self._clear(snapshot))
 
     def fill(self, target: int) -> None:
         """Load what the store holds at the revision `target`, or later if an earlier call has; the index stays unfinished.
 
-        What an earlier call has loaded stays, but for what has been retired since.
+        What an earlier call has loaded stays, but for what has been retired since. That it was of this store is known.
         """
-        snapshot = self._states.read(self._index) or self._begin()
+        snapshot = self._claim(self._states.read(self._index))
         state = snapshot.state
         target = max(target, state.loading)
         refused = {version.born: version for version in state.refused}
@@ -99,25 +120,8 @@ class Writer:
     def finish(self) -> None:
         """Let an index be searched; it shows what `fill` loaded last."""
         snapshot = self._read()
-        self._repair(self._show(snapshot, snapshot.state.loading, refused=snapshot.state.refused))
-
-    def count(self, state: State) -> tuple[int, int]:
-        """Return how many versions and chunks the index shows."""
-        counts = self._counted({"terms": {"field": "record"}}, state)
-        by_kind = {bucket["key"]: bucket["doc_count"] for bucket in counts["buckets"]}
-        return by_kind.get("version", 0), by_kind.get("chunk", 0)
-
-    def expected(self, state: State) -> tuple[int, int]:
-        """Return how many it must show: what the store holds, but for what Elasticsearch would not take."""
-        documents, chunks = self._store.count(state.revision, self._stamp.chunking)
-        borns = [version.born for version in state.refused]
-        if borns:
-            entries = self._store.entries(borns, chunking=self._stamp.chunking, encoder=self._stamp.encoder)
-            return documents - len(borns), chunks - sum(1 for _ in entries)
-        return documents, chunks
-
-    def _begin(self) -> Snapshot:
-        return self._states.write(self._index, State(0, finished=False), replaces=None)
+        state = snapshot.state
+        self._repair(self._show(snapshot, replace(state, cleared=state.loading), state.loading))
 
     def _read(self) -> Snapshot:
         snapshot = self._states.read(self._index)
@@ -125,11 +129,15 @@ class Writer:
             raise IndexMissing(f"The index {self._index} is gone.", way_out="Run `beleg index`.")
         return snapshot
 
-    def _show(
-        self, snapshot: Snapshot, revision: int, *, retired: Sequence[int] = (), refused: Sequence[Refused] = ()
-    ) -> Snapshot:
+    def _claim(self, snapshot: Snapshot | None) -> Snapshot:
+        """Mark an index, before anything is added to it, as one that no other copy of the store knows."""
+        state = snapshot.state if snapshot else State(0, finished=False)
+        token = self._tokens.renew(self._index)
+        return self._states.write(self._index, replace(state, token=token), replaces=snapshot)
+
+    def _show(self, snapshot: Snapshot, state: State, revision: int) -> Snapshot:
         languages, keys = self._store.vocabulary(revision)
-        state = State(revision, finished=True, retired=tuple(retired), refused=tuple(refused), languages=languages, keys=keys)
+        state = replace(state, revision=revision, finished=True, loading=0, languages=languages, keys=keys)
         return self._states.write(self._index, state, replaces=snapshot)
 
     def _delete_retired(self, snapshot: Snapshot) -> Snapshot:
@@ -137,17 +145,31 @@ class Writer:
             return snapshot
         # Whoever searches may still have read the state before this one.
         time.sleep(self._states.grace_s)
-        self._delete(snapshot.state.retired)
+        self._delete(snapshot.state.retired, {"term": {"record": CHUNK}})
         return self._states.write(self._index, replace(snapshot.state, retired=()), replaces=snapshot)
 
-    def _delete(self, borns: Collection[int]) -> None:
+    def _clear(self, snapshot: Snapshot) -> Snapshot:
+        """Delete the text of what was retired so long ago that no answer can still be proven by it."""
+        state, now = snapshot.state, time.time()
+        due = [revision for revision, at in state.leaving if now - at >= self._linger_s]
+        if not due:
+            return snapshot
+        # The state names revisions and not versions, of which there may be a hundred thousand: it is read at every question.
+        self._delete(self._store.changes(state.cleared, due[-1])[1])
+        left = tuple((revision, at) for revision, at in state.leaving if revision > due[-1])
+        return self._states.write(self._index, replace(state, leaving=left, cleared=due[-1]), replaces=snapshot)
+
+    def _delete(self, borns: Collection[int], *only: dict[str, Any]) -> None:
+        """Delete the records of versions, or those that some queries find as well."""
+        if not borns:
+            return
         # A run that was cut short may have left records that no search sees yet, and a deletion by query neither.
         self._refresh()
         ordered = sorted(borns)
         for at in range(0, len(ordered), _WINDOW):
             self._client.options(request_timeout=_LONG_S).delete_by_query(
                 index=self._index,
-                query={"terms": {"born": ordered[at : at + _WINDOW]}},
+                query={"bool": {"filter": [{"terms": {"born": ordered[at : at + _WINDOW]}}, *only]}},
                 conflicts="proceed",
                 refresh=True,
             )
@@ -222,34 +244,12 @@ class Writer:
         Only counts are compared, so this costs nothing where all is well.
         """
         state = snapshot.state
-        if self.count(state) == self.expected(state):
+        if self._inventory.is_whole(state):
             return
-        versions, chunked = self._present(state)
-        wanted = set(self._store.current(state.revision)).difference(state.hidden)
-        self._delete((versions | chunked) - wanted)
-        self._load(sorted(wanted - versions))
+        wanted = self._inventory.wanted(state)
+        versions, chunks = self._inventory.present(state)
+        self._delete(versions - wanted.keys())
+        self._delete(chunks.keys() - wanted.keys(), {"term": {"record": CHUNK}})
+        self._load([born for born, number in wanted.items() if born not in versions or chunks.get(born, 0) != number])
         self._refresh()
-
-    def _present(self, state: State) -> tuple[set[int], set[int]]:
-        """Return the versions that are in the index, and those that chunks in it are of."""
-        sources = [{"record": {"terms": {"field": "record"}}}, {"born": {"terms": {"field": "born"}}}]
-        found: dict[str, set[int]] = {}
-        after: dict[str, Any] = {}
-        while True:
-            page = self._counted({"composite": {"size": 10_000, "sources": sources, **after}}, state)
-            for bucket in page["buckets"]:
-                found.setdefault(bucket["key"]["record"], set()).add(bucket["key"]["born"])
-            if "after_key" not in page:
-                return found.get("version", set()), found.get("chunk", set())
-            after = {"after": page["after_key"]}
-
-    def _counted(self, aggregation: dict[str, Any], state: State) -> dict[str, Any]:
-        shown: dict[str, Any] = {
-            "filter": [{"range": {"born": {"lte": state.revision}}}],
-            "must_not": [{"term": {"record": STATE}}, *hiding(state)],
-        }
-        answer = self._client.search(
-            index=self._index, size=0, query={"bool": shown}, aggs={"all": aggregation}, allow_partial_search_results=False
-        )
-        counted: dict[str, Any] = answer["aggregations"]["all"]
-        return counted
+        self._inventory.check(state)
