@@ -17,6 +17,7 @@ from retriever.errors import GateFailed, IndexDamaged, IndexMissing, SwapLost
 from retriever.fill import Maker, size_of
 from retriever.gate import Gate, Verdict
 from retriever.index.base import Generation, Generations, Stamp
+from retriever.live import Live
 from retriever.publish import Building, tidy
 from retriever.search import Searcher
 from retriever.store import Store
@@ -129,17 +130,11 @@ class Rebuild:
         )
 
     def _judge(self, built: Generation) -> Verdict | None:
-        live = self.generations.live(fresh=True)
-        if not self.gate or not live:
+        if not self.gate or not self.generations.live(fresh=True):
             return None
         self._phase("gate", 2 * len(self.gate.questions))
-        try:
-            index = self.generations.open(live)
-        except IndexMissing:
-            if self.generations.live(fresh=True) == live:
-                raise
-            return self._judge(built)  # A run of `beleg index` has published another one in this moment.
-        before = Searcher(index, self.encoders.of(live), alpha=self.alpha)
+        # What is live by now: runs of `beleg index` have gone on.
+        before = Live(self.generations, self.encoders, alpha=self.alpha).searcher()
         after = Searcher(self.generations.open(built), self.maker.encoder, alpha=self.alpha)
         return self.gate.check(before, after, self.store)
 

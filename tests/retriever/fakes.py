@@ -163,6 +163,7 @@ class House:
                 )
             for source in remove:
                 assert self.store.remove(source)
+            maker.fill(self.store)
             publish(self.store, self.generations, Generation("", maker.stamp, "fake-1"), dimensions=32, keep_s=3600)
 
     def rebuild(self, encoder: str = "fake-2", size: ChunkSize = SMALL, **more: Any) -> Report:
