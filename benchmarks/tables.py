@@ -118,8 +118,12 @@ def draw_scale(lines: Sequence[Line]) -> None:
         axis.set(xscale="log", yscale="log", xlabel="chunks")
         axis.set_title(title, fontsize=10, loc="left")
         axis.grid(visible=True, which="major", color="#e4e4e4")
-    axes[0].legend(frameon=False, fontsize=9)
-    figure.tight_layout()
+        for scale in (axis.xaxis, axis.yaxis):
+            scale.set_major_formatter(lambda value, _: f"{value:,g}")
+            scale.set_minor_formatter(lambda *_: "")
+    figure.tight_layout(rect=(0, 0.09, 1, 1))
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncol=len(labels), frameon=False, fontsize=9)
     figure.savefig(DOCS / "scaling.svg", metadata={"Date": None})
 
 
