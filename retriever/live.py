@@ -90,4 +90,6 @@ class Live:
             self._opening.release()
 
     def _searcher(self, generation: Generation) -> Searcher:
-        return Searcher(self._generations.open(generation), self._encoders.of(generation), alpha=self._alpha)
+        # The encoder first: while it loads, another generation of the same stamp may take this one's place.
+        encoder = self._encoders.of(generation)
+        return Searcher(self._generations.open(generation), encoder, alpha=self._alpha)

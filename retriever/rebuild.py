@@ -97,10 +97,10 @@ class Rebuild:
             self.gate.place(self.store)
         Building(self.maker.stamp, self.store.revision()).write(self.store)
         built = self._build(self._fill())
-        self._phase("verify")
+        self.on_phase("verify", None)
         self.generations.verify(built)
         verdict = self._judge(built)
-        self._phase("swap")
+        self.on_phase("swap", None)
         with self.store.writer(wait_s=_PATIENCE_S):
             return self._swap(built, verdict, replaced)
 
@@ -110,7 +110,7 @@ class Rebuild:
         # Documents without chunks are cut first; how many chunks that gives is not known before.
         known = next(self.store.without_chunks(chunking), None) is None
         missing = sum(1 for _ in self.store.without_vector(self.maker.encoder.fingerprint, chunking)) if known else None
-        self._phase("encode", missing)
+        self.on_phase("encode", missing)
         self.maker.fill(self.store, progress=self.on_progress)
         # What changed in the meantime is little by now; the lock keeps more from coming.
         with self.store.writer(wait_s=_PATIENCE_S):
@@ -121,7 +121,7 @@ class Rebuild:
 
     def _build(self, revision: int) -> Generation:
         stamp = self.maker.stamp
-        self._phase("build", self.store.count(revision, stamp.chunking)[1])
+        self.on_phase("build", self.store.count(revision, stamp.chunking)[1])
         if self.start:
             return self.generations.update(self.start, revision=revision, progress=self.on_progress)
         dimensions = self.maker.encoder.dimensions
@@ -132,7 +132,7 @@ class Rebuild:
     def _judge(self, built: Generation) -> Verdict | None:
         if not self.gate or not self.generations.live(fresh=True):
             return None
-        self._phase("gate", 2 * len(self.gate.questions))
+        self.on_phase("gate", 2 * len(self.gate.questions))
         # What is live by now: runs of `beleg index` have gone on.
         before = Live(self.generations, self.encoders, alpha=self.alpha).searcher()
         after = Searcher(self.generations.open(built), self.maker.encoder, alpha=self.alpha)
@@ -175,9 +175,6 @@ class Rebuild:
     @property
     def _back(self) -> bool:
         return self.start is not None
-
-    def _phase(self, phase: Phase, total: int | None = None) -> None:
-        self.on_phase(phase, total)
 
 
 def rollback(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 from retriever.analyze import ANALYSER, analyze_query
 from retriever.encode import Encoder
@@ -154,8 +154,3 @@ def clean_filters(filters: Mapping[str, str | Sequence[str]]) -> Filters:
     {'language': ['de'], 'kind': ['pdf', 'html']}
     """
     return {key: [value] if isinstance(value, str) else list(value) for key, value in filters.items()}
-
-
-def is_mode(text: str) -> bool:
-    """Say whether `text` names a search mode."""
-    return text in get_args(Mode)
