@@ -1,0 +1,1 @@
+"""Training data: reading it, checking it, cleaning it, splitting it. Knows no model."""
