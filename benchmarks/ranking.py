@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT)
-    parser.add_argument("--alpha", type=float, default=Settings().alpha)
+    parser.add_argument("--alpha", type=float)
     options = parser.parse_args()
     settings = Settings(alpha=options.alpha)
     encoder = open_encoder(settings.encoder, threads=1)
@@ -85,7 +85,7 @@ def main() -> None:
                     numbers[f"{mode}_document"] = mean(evaluate(whole, paragraphs))
                 line = record(
                     "ranking", data=[file], seed=0, out=options.out, file=file.name, questions=len(labels), unplaced=lost,
-                    chunks=store.count(store.revision(), maker.stamp.chunking)[1], alpha=settings.alpha, **numbers,
+                    chunks=store.count(store.revision(), maker.stamp.chunking)[1], alpha=searcher.alpha, **numbers,
                 )  # fmt: skip
                 print(json.dumps(line))
 

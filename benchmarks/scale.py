@@ -41,7 +41,7 @@ STAMP = Stamp("given", "1:200:30:x", ANALYSER)
 class Given:
     """An encoder that knows the vectors of its queries, so that encoding takes no time."""
 
-    fingerprint, tokenizer, dimensions, max_tokens = "given", "given", DIMENSIONS, 256
+    fingerprint, tokenizer, dimensions, max_tokens, alpha = "given", "given", DIMENSIONS, 256, None
 
     def __init__(self) -> None:
         self.vectors: dict[str, np.ndarray] = {}

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-import numpy as np
 from record import DEFAULT_OUT, record
 from scale import milliseconds, node
 
+from finetune.evaluate_retriever import Remembering
 from retriever.chunk import ChunkSize
 from retriever.encode import MiniLM, open_encoder
 from retriever.fill import Maker
@@ -65,20 +65,6 @@ VARIANTS = [
 ]
 
 
-class Remembering:
-    """An encoder that encodes each question once."""
-
-    def __init__(self, encoder: MiniLM) -> None:
-        self._encoder = encoder
-        self._known: dict[str, np.ndarray] = {}
-        self.fingerprint = encoder.fingerprint
-
-    def encode_query(self, text: str) -> np.ndarray:
-        if text not in self._known:
-            self._known[text] = self._encoder.encode_query(text)
-        return self._known[text]
-
-
 def squad(file: Path, folder: Path) -> Iterator[tuple[str, str, str, str, int]]:
     """Write an article a file; yield each question with the name, its paragraph, and the answer's words and offset in it."""
     for number, article in enumerate(json.loads(file.read_text())["data"]):
@@ -112,9 +98,14 @@ def labelled(file: Path, folder: Path, store: Store) -> tuple[dict[str, str], di
 
 
 def measure(
-    index: Index, encoder: Remembering, alpha: float, questions: dict[str, str], labels: dict[str, list[Label]], exact: Index
+    index: Index,
+    encoder: Remembering,
+    alpha: float | None,
+    questions: dict[str, str],
+    labels: dict[str, list[Label]],
+    exact: Index,
 ) -> dict[str, float]:
-    searcher = Searcher(index, encoder, alpha=alpha)  # type: ignore[arg-type]
+    searcher = Searcher(index, encoder, alpha=alpha)
     for question in list(questions.values())[:50]:  # Java compiles what is used often
         searcher.search(question)
     rankings, seconds, recall = {}, [], []

@@ -16,6 +16,7 @@ from retriever.errors import BelegError
 from retriever.fill import stamp_of
 from retriever.index.engines import open_generations
 from retriever.live import Live
+from retriever.rerank import open_reranker
 from retriever.settings import Settings
 from retriever.store import Store
 
@@ -48,10 +49,11 @@ class Finding:
 
 
 def examine(settings: Settings) -> list[Finding]:
-    """Return what was found about packages, encoder, reader, store, search engine and index, in that order."""
+    """Return what was found: packages, encoder, reranker if one is set, reader, store, search engine and index."""
     return [
         _finding("packages", lambda: ", ".join(f"{name} {version(name)}" for name in _PACKAGES)),
         _finding("encoder", lambda: _encoder(settings)),
+        *([_finding("reranker", lambda: _reranker(settings))] if settings.reranker else []),
         _reader(settings),
         _finding("store", lambda: _store(settings)),
         _finding("engine", lambda: _engine(settings)),
@@ -72,6 +74,12 @@ def _encoder(settings: Settings) -> str:
     encoder = open_encoder(settings.encoder, threads=1)
     encoder.encode_query("Hello")
     return f"{settings.encoder}, {encoder.dimensions} dimensions, {encoder.precision}, fingerprint {encoder.fingerprint[:12]}"
+
+
+def _reranker(settings: Settings) -> str:
+    reranker = open_reranker(settings.reranker)
+    judges = f"weight {reranker.weight:g}, judges {reranker.depth} hits"
+    return f"{settings.reranker}, {judges}, {reranker.precision}, fingerprint {reranker.fingerprint[:12]}"
 
 
 def _reader(settings: Settings) -> Finding:
@@ -115,7 +123,8 @@ def _index(settings: Settings) -> str:
     with Store(settings.data_dir) as store:
         generations = open_generations(settings, store)
         encoders = Encoders(settings.encoder)
-        index = Live(generations, encoders, alpha=settings.alpha).searcher().index
+        searcher = Live(generations, encoders, alpha=settings.alpha).searcher()
+        index = searcher.index
         live = generations.live()
         assert live is not None
         wanted = stamp_of(encoders.of(live), ChunkSize(settings.chunk_tokens, settings.chunk_overlap))
@@ -123,4 +132,5 @@ def _index(settings: Settings) -> str:
         # A query replica has no documents of its own.
         held = f" of {store.revision()}" if store.revision() else ""
         languages = ", ".join(index.languages)
-        return f"{settings.index} {live.name} shows revision {index.revision}{held}, languages {languages}{stale}"
+        alpha = f"alpha {searcher.alpha:g}"
+        return f"{settings.index} {live.name} shows revision {index.revision}{held}, languages {languages}, {alpha}{stale}"

@@ -4,6 +4,7 @@ BelegError
  └─ ReaderError
      ├─ EngineError         a language model failed while answering
      │   └─ EngineUnavailable  a model server does not answer, or refuses us
+     ├─ FeedbackError       what somebody said of an answer cannot be kept or read
      ├─ PromptTooLong       not even one passage fits the model's context
      └─ Overloaded          too many questions wait already
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 from retriever.errors import BelegError
 
-__all__ = ["EngineError", "EngineUnavailable", "Overloaded", "PromptTooLong", "ReaderError"]
+__all__ = ["EngineError", "EngineUnavailable", "FeedbackError", "Overloaded", "PromptTooLong", "ReaderError"]
 
 
 class ReaderError(BelegError):
@@ -25,6 +26,10 @@ class EngineError(ReaderError):
 
 class EngineUnavailable(EngineError):
     """A model server does not answer, or refuses us."""
+
+
+class FeedbackError(ReaderError):
+    """What somebody said of an answer cannot be kept or read."""
 
 
 class PromptTooLong(ReaderError):

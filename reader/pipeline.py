@@ -24,6 +24,7 @@ from retriever.index.engines import open_generations
 from retriever.live import Live
 from retriever.models import file_hash, locate, weights_in
 from retriever.publish import catch_up
+from retriever.rerank import Reranker, open_reranker
 from retriever.schema import Document, Hit
 from retriever.search import Mode, Searcher
 from retriever.settings import Settings
@@ -65,6 +66,7 @@ class Pipeline:
     Args:
         store: stays open until the pipeline is closed.
         engine: None where only searching is wanted.
+        reranker: judges the best passages again.
     """
 
     def __init__(
@@ -75,16 +77,17 @@ class Pipeline:
         encoders: Encoders,
         engine: Engine | None,
         calibration: Calibration,
+        reranker: Reranker | None = None,
     ) -> None:
         self.settings = settings
         self.store = store
         self.calibration = calibration
         self._engine = engine
-        self._live = Live(generations, encoders, alpha=settings.alpha)
+        self._live = Live(generations, encoders, alpha=settings.alpha, reranker=reranker)
 
     @classmethod
     def open(cls, settings: Settings, *, reader: bool = True) -> Pipeline:
-        """Open store, index and reader as the settings say, and finish what an interrupted run stored.
+        """Open store, index, reranker and reader as the settings say, and finish what an interrupted run stored.
 
         A search engine that does not answer does not keep the pipeline from being opened: it may come back.
 
@@ -94,6 +97,8 @@ class Pipeline:
         Raises:
             StoreError, ModelError, EngineUnavailable: one of them cannot be opened.
         """
+        # Never without it if it does not load: answers would be worse, and nobody would know.
+        reranker = open_reranker(settings.reranker) if settings.reranker else None
         store = Store(settings.data_dir)
         generations = open_generations(settings, store)
         try:
@@ -102,7 +107,7 @@ class Pipeline:
             _log.warning("%s", error)
         engine = open_engine(settings) if reader else None
         calibration = read_calibration(settings.data_dir, engine.fingerprint if engine else "")
-        return cls(settings, store, generations, Encoders(settings.encoder), engine, calibration)
+        return cls(settings, store, generations, Encoders(settings.encoder), engine, calibration, reranker)
 
     def close(self) -> None:
         """Free the model and close the store."""
@@ -120,9 +125,17 @@ class Pipeline:
         """Raise what would keep the next question from being answered; quick enough for a readiness probe."""
         self._live.searcher()
 
-    def search(self, query: str, *, limit: int = 10, mode: Mode = "fused", filters: Filters | None = None) -> list[Hit]:
+    def search(
+        self,
+        query: str,
+        *,
+        limit: int = 10,
+        mode: Mode = "fused",
+        filters: Filters | None = None,
+        rerank: bool | None = None,
+    ) -> list[Hit]:
         """Return the best passages for a query; see `Searcher.search`."""
-        return self._live.searcher().search(query, limit=limit, mode=mode, filters=filters)
+        return self._live.searcher().search(query, limit=limit, mode=mode, filters=filters, rerank=rerank)
 
     def answer(self, question: str, *, filters: Filters | None = None, history: Sequence[Turn] = ()) -> Answer:
         """Return the answer to a question; see `ask`."""
@@ -248,6 +261,7 @@ class _Asking:
         return self._made(in_words(reason, self.question), reason, quotes, text, notes)
 
     def _made(self, answer: str, reason: Reason | None, quotes: tuple[Quote, ...], text: str, notes: tuple[str, ...]) -> Answer:
+        used = self.searcher
         return Answer(
             answer=answer,
             abstained=reason is not None,
@@ -256,7 +270,7 @@ class _Asking:
             hits=self._hits,
             reasoning=text,
             notes=notes,
-            release=release_id(self.searcher.index.stamp, self.pipeline.settings.alpha, self.pipeline.calibration, self.engine),
+            release=release_id(used.index.stamp, used.alpha, self.pipeline.calibration, self.engine, used.reranker),
             timings={name: round(seconds, 4) for name, seconds in self._timings.items()},
         )
 

@@ -1,4 +1,4 @@
-"""What exactly gave an answer: one id for index, fusion, calibration, prompt and reader together."""
+"""What exactly gave an answer: one id for index, fusion, reranker, calibration, prompt and reader together."""
 
 from __future__ import annotations
 
@@ -10,17 +10,24 @@ from reader.calibration import Calibration
 from reader.engine.base import Engine
 from reader.prompt import fingerprint
 from retriever.index.base import Stamp
+from retriever.rerank import Reranker
 
 __all__ = ["release_id"]
 
 
-def release_id(stamp: Stamp, alpha: float, calibration: Calibration, engine: Engine) -> str:
-    """Return 12 hexadecimal digits that change whenever anything does that could change an answer, documents aside."""
-    parts = {
+def release_id(stamp: Stamp, alpha: float, calibration: Calibration, engine: Engine, reranker: Reranker | None = None) -> str:
+    """Return 12 hexadecimal digits that change whenever anything does that could change an answer, documents aside.
+
+    Args:
+        alpha: the one that was used, wherever it came from.
+    """
+    parts: dict[str, object] = {
         "index": asdict(stamp),
         "alpha": alpha,
         "calibration": asdict(calibration),
         "reader": [engine.model, engine.fingerprint],
         "prompt": fingerprint(engine),
     }
+    if reranker:
+        parts["reranker"] = [reranker.fingerprint, reranker.weight, reranker.depth]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]

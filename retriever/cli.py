@@ -50,9 +50,10 @@ def parse_filters(filters: tuple[str, ...]) -> dict[str, list[str]]:
     type=click.Choice(["fused", "dense", "keyword", "rrf"]),
     help="Both sides fused, one of them alone, or reciprocal rank fusion.",
 )
+@click.option("--no-rerank", is_flag=True, help="Leave out the model that the setting `reranker` names.")
 @filter_option
 @json_option
-def search(query: str, *, limit: int, mode: str, filters: tuple[str, ...], as_json: bool) -> None:
+def search(query: str, *, limit: int, mode: str, no_rerank: bool, filters: tuple[str, ...], as_json: bool) -> None:
     """Find passages; no language model is asked."""
     from typing import cast
 
@@ -60,8 +61,9 @@ def search(query: str, *, limit: int, mode: str, filters: tuple[str, ...], as_js
     from retriever.index.engines import open_generations
     from retriever.live import Live
     from retriever.publish import catch_up
+    from retriever.rerank import open_reranker
     from retriever.schema import hit_json
-    from retriever.search import Mode
+    from retriever.search import RERANKED_MODES, Mode
     from retriever.store import Store
 
     wanted = parse_filters(filters)
@@ -69,7 +71,10 @@ def search(query: str, *, limit: int, mode: str, filters: tuple[str, ...], as_js
     with Store(chosen.data_dir) as store:
         generations = open_generations(chosen, store)
         catch_up(store, generations)
-        live = Live(generations, Encoders(chosen.encoder), alpha=chosen.alpha)
+        # Loading takes a second or two: not for nothing.
+        again = chosen.reranker and mode in RERANKED_MODES and not no_rerank
+        reranker = open_reranker(chosen.reranker) if again else None
+        live = Live(generations, Encoders(chosen.encoder), alpha=chosen.alpha, reranker=reranker)
         hits = live.searcher().search(query, limit=limit, mode=cast("Mode", mode), filters=wanted)
     if as_json:
         print_json({"hits": [hit_json(hit) for hit in hits]})
@@ -99,7 +104,8 @@ def settings(*, as_json: bool) -> None:
         print_json(rows)
     else:
         for name, value in values.items():
-            click.echo(f"{name:20} {value!s:45} {found.sources.get(name, 'default')}")
+            shown = "" if value is None else str(value)
+            click.echo(f"{name:20} {shown:45} {found.sources.get(name, 'default')}")
     for variable in found.unknown_variables:
         click.secho(f"{variable} is set, but there is no such setting.", fg="yellow", err=True)
 
@@ -111,7 +117,7 @@ def fetch(*, as_json: bool) -> None:
     from retriever.models import fetch as fetch_model
 
     chosen = open_settings()
-    wanted = [chosen.encoder] if chosen.reader_url else [chosen.encoder, chosen.reader]
+    wanted = filter(None, (chosen.encoder, chosen.reranker, "" if chosen.reader_url else chosen.reader))
     found = {reference: str(fetch_model(reference)) for reference in wanted}
     if as_json:
         print_json(found)

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from retriever.fill import Maker
     from retriever.index.base import Generations
     from retriever.ingest import Outcome
-    from retriever.journal import Journal
-    from retriever.rebuild import Phase, Report
+    from retriever.rebuild import Report
     from retriever.settings import Settings
 
 __all__ = ["index", "rebuild", "rollback"]
@@ -160,6 +159,7 @@ def rebuild(
     from retriever.index.engines import open_generations
     from retriever.rebuild import Rebuild
     from retriever.store import Store
+    from retriever.watched import watched
 
     chosen = open_settings()
     reference = encoder or chosen.encoder
@@ -168,7 +168,7 @@ def rebuild(
         chosen.chunk_overlap if chunk_overlap is None else chunk_overlap,
     )
     gate = Gate.read(questions, margin=margin) if questions else None
-    with _watched(journal, quiet=as_json) as (on_phase, on_progress, told), Store(chosen.data_dir) as store:
+    with watched(journal, _PHASES, quiet=as_json) as seen, Store(chosen.data_dir) as store:
         report = Rebuild(
             store,
             open_generations(chosen, store),
@@ -177,10 +177,10 @@ def rebuild(
             Encoders(chosen.encoder),
             chosen.alpha,
             gate,
-            on_phase=on_phase,
-            on_progress=on_progress,
+            on_phase=seen.on_phase,
+            on_progress=seen.on_progress,
         ).run()
-        told.tell("result", **_report_json(report))
+        seen.journal.tell("result", **_report_json(report))
     _say(report, "New", as_json=as_json)
 
 
@@ -197,18 +197,19 @@ def rollback(*, journal: Path | None, as_json: bool) -> None:
     from retriever.index.engines import open_generations
     from retriever.rebuild import rollback as go_back
     from retriever.store import Store
+    from retriever.watched import watched
 
     chosen = open_settings()
-    with _watched(journal, quiet=as_json) as (on_phase, on_progress, told), Store(chosen.data_dir) as store:
+    with watched(journal, _PHASES, quiet=as_json) as seen, Store(chosen.data_dir) as store:
         report = go_back(
             store,
             open_generations(chosen, store),
             Encoders(chosen.encoder, open_=open_encoder),
             alpha=chosen.alpha,
-            on_phase=on_phase,
-            on_progress=on_progress,
+            on_phase=seen.on_phase,
+            on_progress=seen.on_progress,
         )
-        told.tell("result", **_report_json(report))
+        seen.journal.tell("result", **_report_json(report))
     _say(report, "Earlier", as_json=as_json)
 
 
@@ -284,26 +285,3 @@ def _bar(title: str, *, quiet: bool) -> Iterator[_Bar]:
 
 
 _PHASES = {"encode": "Encoding", "build": "Building", "verify": "Verifying", "gate": "Comparing", "swap": "Swapping"}
-
-
-@contextmanager
-def _watched(
-    journal: Path | None, *, quiet: bool
-) -> Iterator[tuple[Callable[[Phase, int | None], None], Callable[[int], None], Journal]]:
-    """Draw the phases of a rebuild, and tell the journal of them."""
-    from retriever.journal import Journal
-
-    with Journal(journal) as told, _bar("Rebuilding", quiet=quiet) as bar:
-        now: dict[str, int | str | None] = {"phase": "encode", "done": 0, "total": None}
-
-        def on_phase(phase: Phase, total: int | None) -> None:
-            now.update(phase=phase, done=0, total=total)
-            bar.begin(_PHASES[phase], total)
-            told.tell("progress", **now)
-
-        def on_progress(done: int) -> None:
-            now["done"] = int(now["done"] or 0) + done
-            bar.advance(done, "")
-            told.tell("progress", **now)
-
-        yield on_phase, on_progress, told

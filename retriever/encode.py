@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from retriever.errors import ModelError
 from retriever.models import folder_fingerprint, locate
+from retriever.tuned import read_tuned
 
-__all__ = ["Encoder", "MiniLM", "Vectors", "open_encoder"]
+__all__ = ["Encoder", "MiniLM", "Precision", "Vectors", "best_precision", "open_encoder"]
 
 Vectors = npt.NDArray[np.float32]
 """Shape (texts, dimensions), each row of length 1."""
@@ -30,12 +31,14 @@ class Encoder(Protocol):
         tokenizer: a hash of what determines where tokens begin.
         dimensions: length of a vector.
         max_tokens: what fits one text, special tokens left out; the rest would be cut.
+        alpha: weight of the dense side that was tuned with it, 0 to 1; None where nothing was tuned.
     """
 
     fingerprint: str
     tokenizer: str
     dimensions: int
     max_tokens: int
+    alpha: float | None
 
     def token_starts(self, text: str) -> list[int]:
         """Return the offset at which each of the text's tokens begins, ascending."""
@@ -46,12 +49,16 @@ class Encoder(Protocol):
     def encode_query(self, text: str) -> Vectors:
         """Return the vector of a query, shape (dimensions,)."""
 
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        """Return the vectors of many queries at once, in order."""
+
 
 class MiniLM:
     """A bi-encoder folder in the sentence-transformers layout, such as all-MiniLM-L6-v2.
 
     See Reimers and Gurevych, Sentence-BERT (arXiv 1908.10084). A model that wants a prefix for queries or passages names it in
-    its own `config_sentence_transformers.json`; that file is part of the fingerprint like every other.
+    its own `config_sentence_transformers.json`; that file is part of the fingerprint like every other. `beleg.json` is not:
+    it holds what was tuned with the model (see `retriever.tuned`).
 
     Args:
         folder: the model's files.
@@ -62,7 +69,7 @@ class MiniLM:
         batch_size: texts encoded at once; they are sorted by length first, so that little is padded.
 
     Raises:
-        ModelError: the folder holds no model that loads.
+        ModelError: the folder holds no model that loads, or its `beleg.json` is malformed.
     """
 
     def __init__(
@@ -72,10 +79,11 @@ class MiniLM:
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging
 
-        self.precision = precision or ("bf16" if _bf16_is_native() else "fp32")
+        self.precision = precision or best_precision()
         self._threads = threads or os.cpu_count() or 1
         self._batch_size = batch_size
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        self.alpha = read_tuned(folder).alpha
         try:
             self._model = SentenceTransformer(str(folder), device=None if torch.cuda.is_available() else "cpu")
         except Exception as error:  # a broken folder fails in as many ways as the libraries below it
@@ -119,6 +127,10 @@ class MiniLM:
         vector: Vectors = self._encode([text], query=True)[0]
         return vector
 
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        """Return the vectors of many queries at once, in order."""
+        return self._encode(list(texts), query=True) if texts else np.empty((0, self.dimensions), dtype=np.float32)
+
     def _encode(self, texts: list[str], *, query: bool) -> Vectors:
         import torch
 
@@ -141,10 +153,11 @@ def open_encoder(reference: str, *, threads: int | None = None) -> MiniLM:
     return MiniLM(locate(reference), threads=threads)
 
 
-def _bf16_is_native() -> bool:
+def best_precision() -> Precision:
+    """Return `bf16` where the processor multiplies it natively, else `fp32`."""
     import torch
 
     if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported())
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(flags.get("avx512_bf16") or flags.get("amx_bf16") or flags.get("amx_tile"))
+    return "bf16" if flags.get("avx512_bf16") or flags.get("amx_bf16") or flags.get("amx_tile") else "fp32"

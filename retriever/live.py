@@ -11,6 +11,7 @@ import time
 from retriever.encoders import Encoders
 from retriever.errors import BelegError, IndexMismatch, IndexMissing
 from retriever.index.base import Generation, Generations
+from retriever.rerank import Reranker
 from retriever.search import Searcher
 
 __all__ = ["Live"]
@@ -20,14 +21,24 @@ class Live:
     """Hands out a searcher over what is live. Safe to use from many threads.
 
     Args:
-        alpha: weight of the dense side when fusing.
+        alpha: weight of the dense side when fusing; None takes the one of whichever encoder is live.
+        reranker: judges the best hits again, whichever generation they are from.
         retry_s: after how many seconds a generation that could not be opened is tried again.
     """
 
-    def __init__(self, generations: Generations, encoders: Encoders, *, alpha: float, retry_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        generations: Generations,
+        encoders: Encoders,
+        *,
+        alpha: float | None = None,
+        reranker: Reranker | None = None,
+        retry_s: float = 5.0,
+    ) -> None:
         self._generations = generations
         self._encoders = encoders
         self._alpha = alpha
+        self._reranker = reranker
         self._retry_s = retry_s
         self._opening = threading.Lock()
         self._open: tuple[Generation, Searcher] | None = None
@@ -92,4 +103,4 @@ class Live:
     def _searcher(self, generation: Generation) -> Searcher:
         # The encoder first: while it loads, another generation of the same stamp may take this one's place.
         encoder = self._encoders.of(generation)
-        return Searcher(self._generations.open(generation), encoder, alpha=self._alpha)
+        return Searcher(self._generations.open(generation), encoder, alpha=self._alpha, reranker=self._reranker)

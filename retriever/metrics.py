@@ -9,17 +9,19 @@ from retriever.schema import Hit
 
 __all__ = ["Label", "evaluate"]
 
-_COVERED = 0.5
-"""Share of a label's span that a hit must hold to count: a chunk border may fall into a long span."""
-
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A span that answers a question; `document` is the document's id, `end` is exclusive."""
+    """A span that answers a question; `document` is the document's id, `end` is exclusive.
+
+    Attributes:
+        share: of the span that a hit must hold to count, and never nothing: a chunk border may fall into a long span.
+    """
 
     document: str
     start: int
     end: int
+    share: float = 0.5
 
 
 def evaluate(
@@ -27,7 +29,7 @@ def evaluate(
 ) -> dict[str, dict[str, float]]:
     """Return each question's value of each measure, by ir-measures (https://ir-measur.es).
 
-    A label is found by the first hit that holds at least half of it; further hits on the same label count as misses, so that
+    A label is found by the first hit that holds enough of it; further hits on the same label count as misses, so that
     overlapping chunks do not count twice.
 
     Args:
@@ -74,4 +76,4 @@ def _found(labels: Sequence[Label], hits: Sequence[Hit]) -> list[str]:
 
 def _holds(hit: Hit, label: Label) -> bool:
     common = min(hit.end, label.end) - max(hit.start, label.start)
-    return hit.document == label.document and common >= _COVERED * (label.end - label.start) and common > 0
+    return hit.document == label.document and common >= label.share * (label.end - label.start) and common > 0

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from retriever.errors import ModelError
+from retriever.tuned import TUNED_FILE
 
 __all__ = ["fetch", "file_hash", "folder_fingerprint", "locate", "weights_in"]
 
@@ -67,10 +68,12 @@ def file_hash(path: Path) -> str:
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """Return one SHA-256 over the names and contents of a model folder's files, leaving out what is only for people."""
+    """Return one SHA-256 over the names and contents of a model folder's files, leaving out what changes no vector or score."""
     digest = hashlib.sha256()
     for file in sorted(folder.rglob("*")):
-        if file.is_file() and file.suffix not in _NOT_THE_MODEL and not file.name.startswith("."):
+        if file == folder / TUNED_FILE or file.suffix in _NOT_THE_MODEL or file.name.startswith("."):
+            continue
+        if file.is_file():
             digest.update(f"{file.relative_to(folder).as_posix()}\0{file_hash(file)}\n".encode())
     return digest.hexdigest()
 

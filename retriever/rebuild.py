@@ -49,7 +49,8 @@ class Rebuild:
         maker: of the new generation.
         reference: the model reference by which the maker's encoder was opened.
         encoders: for the live generation's, which the gate compares with.
-        alpha: weight of the dense side, for the gate.
+        alpha: weight of the dense side, for the gate; None compares each index with its own encoder's. No reranker
+            takes part: it would hide what an index finds too late.
         gate: what the new generation must pass; None asks nothing.
         start: a generation of the maker's stamp to bring up to date, instead of building one.
         on_phase: told of each phase as it begins, with the number of things to do if that is known.
@@ -61,7 +62,7 @@ class Rebuild:
     maker: Maker
     reference: str
     encoders: Encoders
-    alpha: float
+    alpha: float | None
     gate: Gate | None = None
     start: Generation | None = None
     on_phase: Callable[[Phase, int | None], None] = field(default=lambda *_: None)
@@ -182,7 +183,7 @@ def rollback(
     generations: Generations,
     encoders: Encoders,
     *,
-    alpha: float,
+    alpha: float | None = None,
     on_phase: Callable[[Phase, int | None], None] = lambda *_: None,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> Report:

@@ -88,6 +88,7 @@ class Hit:
         dense: raw cosine of query and chunk, -1 to 1; None where no query vector was used.
         keyword: raw BM25 score, 0 or more; None where no keywords were used.
         revision: of the document's version that this text is from.
+        reranked: probability that it answers the query, 0 to 1, as the reranker gave it; None where it was not asked.
     """
 
     document: str
@@ -103,6 +104,7 @@ class Hit:
     dense: float | None
     keyword: float | None
     revision: int
+    reranked: float | None = None
 
 
 def document_id(source: str) -> str:
@@ -123,4 +125,5 @@ def hit_json(hit: Hit) -> dict[str, object]:
         "score": hit.score,
         "dense": hit.dense,
         "keyword": hit.keyword,
+        "reranked": hit.reranked,
     }

@@ -1,4 +1,4 @@
-"""A query to ranked passages: encode, look up both sides, fuse, merge neighbours. Knows no engine."""
+"""A query to ranked passages: encode, look up both sides, fuse, rerank, merge neighbours. Knows no engine."""
 
 from __future__ import annotations
 
@@ -11,12 +11,19 @@ from retriever.encode import Encoder
 from retriever.errors import IndexMismatch, QueryError
 from retriever.fuse import convex, reciprocal_rank
 from retriever.index.base import Candidate, Filters, Index
+from retriever.rerank import Reranker, blend, passage_text
 from retriever.schema import GAP, Hit
 from retriever.store import Passage
 
-__all__ = ["Mode", "Searcher", "clean_filters"]
+__all__ = ["DEFAULT_ALPHA", "RERANKED_MODES", "Mode", "Searcher", "clean_filters"]
 
 Mode = Literal["fused", "dense", "keyword", "rrf"]
+
+RERANKED_MODES: tuple[Mode, ...] = ("fused", "rrf")
+"""Modes in which a reranker has its say; the others show one side as it is."""
+
+DEFAULT_ALPHA = 0.5
+"""Weight of the dense side with an encoder for which none was tuned."""
 
 _DEPTH = 50
 """Candidates taken from each side; all figures in docs/log.md are with this depth."""
@@ -30,6 +37,7 @@ class _Scored:
     passage: Passage
     candidate: Candidate
     score: float
+    reranked: float | None = None
     merged: int = 1
 
 
@@ -37,13 +45,17 @@ class Searcher:
     """Answers queries from one index with the encoder that made it.
 
     Args:
-        alpha: weight of the dense side in `fused` mode, 0 to 1.
+        alpha: weight of the dense side in `fused` mode, 0 to 1; None takes the encoder's own, else `DEFAULT_ALPHA`.
+        reranker: judges the best hits again in the modes of `RERANKED_MODES`.
+
+    Attributes:
+        alpha: the weight that is used.
 
     Raises:
         IndexMismatch: the index was made by another encoder or analyser.
     """
 
-    def __init__(self, index: Index, encoder: Encoder, *, alpha: float) -> None:
+    def __init__(self, index: Index, encoder: Encoder, *, alpha: float | None = None, reranker: Reranker | None = None) -> None:
         if index.stamp.encoder != encoder.fingerprint:
             raise IndexMismatch(
                 "The index was made by another encoder than the one in the settings.",
@@ -53,10 +65,19 @@ class Searcher:
             raise IndexMismatch("The index was made by another version of the analyser.", way_out="Run `beleg rebuild`.")
         self.index = index
         self.encoder = encoder
-        self._alpha = alpha
+        self.reranker = reranker
+        tuned = DEFAULT_ALPHA if encoder.alpha is None else encoder.alpha
+        self.alpha = tuned if alpha is None else alpha
 
     def search(
-        self, query: str, *, limit: int = 10, mode: Mode = "fused", filters: Filters | None = None, merge: bool = True
+        self,
+        query: str,
+        *,
+        limit: int = 10,
+        mode: Mode = "fused",
+        filters: Filters | None = None,
+        merge: bool = True,
+        rerank: bool | None = None,
     ) -> list[Hit]:
         """Return the best passages, best first.
 
@@ -65,27 +86,40 @@ class Searcher:
             mode: `fused`; `dense` or `keyword` for one side alone; `rrf` for reciprocal rank fusion.
             filters: see `clean_filters`.
             merge: join hits that touch or overlap in their document into one passage.
+            rerank: whether the reranker judges the best hits again; None if there is one and the mode allows it.
 
         Raises:
-            QueryError: the query is empty, or a filter's key is unknown.
+            QueryError: the query is empty, a filter's key is unknown, or there is nothing to rerank with.
         """
         if not query.strip():
             raise QueryError("The query is empty.", way_out="Write what you are looking for.")
+        reranker = self._reranker_for(mode, wanted=rerank)
         vector = None if mode == "keyword" else self.encoder.encode_query(query)
         terms = [] if mode == "dense" else analyze_query(query, self.index.languages)
-        candidates = self.index.candidates(vector=vector, terms=terms, depth=max(_DEPTH, limit), filters=filters or {})
+        judged = reranker.depth if reranker else 0
+        depth = max(_DEPTH, limit, judged)
+        candidates = self.index.candidates(vector=vector, terms=terms, depth=depth, filters=filters or {})
         ranked = sorted(zip(self._scores(candidates, mode), candidates, strict=True), key=lambda pair: (-pair[0], pair[1].row))
         if mode == "keyword":
             ranked = [pair for pair in ranked if pair[0] > 0]
         # Twice as many as asked are looked at, since merging makes fewer of them.
-        ranked = ranked[: 2 * limit if merge else limit]
+        kept = 2 * limit if merge else limit
+        ranked = ranked[: max(kept, judged)]
         passages = {candidate.row: candidate.passage for _, candidate in ranked if candidate.passage}
         absent = [candidate.row for _, candidate in ranked if candidate.row not in passages]
         passages |= self.index.passages(absent) if absent else {}
         scored = [
             _Scored(passages[candidate.row], candidate, score) for score, candidate in ranked if candidate.row in passages
         ]
+        if reranker:
+            scored = self._rerank(reranker, query, scored)[:kept]
         return [self._hit(item) for item in (self._merge(scored) if merge else scored)[:limit]]
+
+    def _reranker_for(self, mode: Mode, *, wanted: bool | None) -> Reranker | None:
+        if wanted and (self.reranker is None or mode not in RERANKED_MODES):
+            why = f"Mode {mode} is never reranked." if self.reranker else "There is no reranker."
+            raise QueryError(why, way_out="Leave `rerank` out, or set `reranker` and search in mode fused or rrf.")
+        return self.reranker if wanted is not False and mode in RERANKED_MODES else None
 
     def _scores(self, candidates: Sequence[Candidate], mode: Mode) -> list[float]:
         dense = [candidate.dense or 0.0 for candidate in candidates]
@@ -94,7 +128,21 @@ class Searcher:
             return dense
         if mode == "keyword":
             return keyword
-        return reciprocal_rank(dense, keyword) if mode == "rrf" else convex(dense, keyword, alpha=self._alpha)
+        return reciprocal_rank(dense, keyword) if mode == "rrf" else convex(dense, keyword, alpha=self.alpha)
+
+    def _rerank(self, reranker: Reranker, query: str, scored: Sequence[_Scored]) -> list[_Scored]:
+        """Judge the first hits again. What lies beyond the depth stays below them, in its order."""
+        passages = [item.passage for item in scored[: reranker.depth]]
+        texts = [passage_text(passage.title, passage.headings, passage.text, self.encoder) for passage in passages]
+        judged = reranker.scores(query, texts) if texts else []
+        scores = blend([item.score for item in scored], judged, weight=reranker.weight)
+        beyond = [None] * (len(scored) - len(judged))
+        rescored = [
+            replace(item, score=score, reranked=chance)
+            for item, score, chance in zip(scored, scores, (*judged, *beyond), strict=True)
+        ]
+        # Stable: equal scores keep the fused order.
+        return sorted(rescored, key=lambda item: -item.score)
 
     def _merge(self, ranked: Sequence[_Scored]) -> list[_Scored]:
         """Join each hit to a better one that it touches. The better one's place and scores count."""
@@ -144,6 +192,7 @@ class Searcher:
             dense=item.candidate.dense,
             keyword=item.candidate.keyword,
             revision=passage.revision,
+            reranked=item.reranked,
         )
 
 

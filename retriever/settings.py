@@ -53,7 +53,19 @@ class Settings(BaseModel):
         int, Field(ge=16, description="Largest chunk, in tokens of the encoder. An index keeps its own until `beleg rebuild`.")
     ] = 200
     chunk_overlap: Annotated[int, Field(ge=0, description="What a chunk repeats of the one before it, in tokens.")] = 30
-    alpha: Annotated[float, Field(ge=0, le=1, description="Weight of the dense side when fusing with keywords.")] = 0.5
+    alpha: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            le=1,
+            description="Weight of the dense side when fusing with keywords; by default the one tuned with the encoder, "
+            "or 0.5.",
+        ),
+    ] = None
+    reranker: Annotated[
+        str,
+        Field(description="Model that ranks the best passages again: a folder, `package:NAME` or a hub id; empty for none."),
+    ] = ""
     title_boost: Annotated[float, Field(ge=0, description="Weight of a match in the title, on top of that in all terms.")] = 0.0
     heading_boost: Annotated[
         float, Field(ge=0, description="Weight of a match in the headings above a passage, on top of that in all terms.")

@@ -18,6 +18,7 @@ from serving.gate import Gate
 from serving.jobs.jobs import Jobs
 from serving.problems import Problem, respond
 from serving.routes.ask import ask_router
+from serving.routes.feedback import feedback_router
 from serving.routes.health import health_router
 from serving.routes.jobs import jobs_router
 from serving.routes.search import search_router
@@ -50,6 +51,7 @@ def create_app(
     )
     app.include_router(ask_router(pipeline, gate, heartbeat_s=heartbeat_s))
     app.include_router(search_router(pipeline))
+    app.include_router(feedback_router(settings.data_dir))
     app.include_router(jobs_router(jobs or Jobs(settings), documents=settings.documents))
     app.include_router(health_router(pipeline, gate))
     app.add_middleware(Shell)
@@ -64,6 +66,7 @@ class _App(FastAPI):
             problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas.update(problem.pop("$defs"), Problem=problem)
             # It also drops every null, and with it the `reason` of an answer that has none.
+            schemas["FeedbackRequest"]["examples"] = [examples.FEEDBACK]
             schemas["AnswerPayload"]["examples"] = [examples.ANSWER]
             schemas["JobPayload"]["examples"] = [examples.JOB]
         return super().openapi()

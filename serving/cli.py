@@ -169,6 +169,36 @@ def rollback(*, as_json: bool) -> None:
     _start("rollback", {}, as_json=as_json)
 
 
+@jobs.command()
+@click.argument("model", type=click.Choice(["retriever", "reranker"]))
+@click.argument("recipe")
+@click.option("--set", "set_", multiple=True, metavar="KEY=VALUE", help="Set a key of the recipe. Repeatable.")
+@click.option("--limit", type=click.IntRange(1), help="Train on the first so many rows only.")
+@click.option("--name", help="Of the candidate.")
+@json_option
+def train(model: str, recipe: str, *, set_: tuple[str, ...], as_json: bool, **options: object) -> None:
+    """Have a model trained, as `beleg train` does. RECIPE is a file or the name of a shipped one."""
+    given = {name: value for name, value in options.items() if value is not None}
+    _start("train", {"model": model, "recipe": _from_here(recipe), "set": [*set_], **given}, as_json=as_json)
+
+
+@jobs.command()
+@click.argument("candidate")
+@click.option("--questions", type=click.Path(exists=True, dir_okay=False, resolve_path=True), help="About your own documents.")
+@click.option("--override", metavar="REASON", help="Take it though the gate refuses it; the reason is kept.")
+@json_option
+def promote(candidate: str, *, as_json: bool, **options: object) -> None:
+    """Have a candidate served if it is better, as `beleg promote` does."""
+    given = {name: value for name, value in options.items() if value is not None}
+    _start("promote", {"candidate": _from_here(candidate), **given}, as_json=as_json)
+
+
+def _from_here(path: str) -> str:
+    """Return a path as the server sees it, which may have another working directory; names stay as they are."""
+    found = Path(path).expanduser()
+    return str(found.resolve()) if found.exists() and (found.name != path or found.is_file()) else path
+
+
 @contextmanager
 def _opened() -> Iterator[Jobs]:
     chosen = open_settings()

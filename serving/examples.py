@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic.config import JsonDict
 
-__all__ = ["ANSWER", "ASK", "HITS", "JOB", "JOB_REQUEST", "PROBLEM", "SEARCH", "STREAM"]
+__all__ = ["ANSWER", "ASK", "FEEDBACK", "HITS", "JOB", "JOB_REQUEST", "PROBLEM", "SEARCH", "STREAM"]
 
 _PLACE: JsonDict = {
     "document": "5f2d0c7a91e4b386",
@@ -15,7 +15,7 @@ _PLACE: JsonDict = {
     "end": 1260,
     "text": "Receipts over 25 euros must be handed in within 30 days.",
 }
-_HIT: JsonDict = {**_PLACE, "score": 0.93, "dense": 0.61, "keyword": 8.42}
+_HIT: JsonDict = {**_PLACE, "score": 0.93, "dense": 0.61, "keyword": 8.42, "reranked": None}
 
 ASK: JsonDict = {
     "question": "Until when must I hand in receipts?",
@@ -38,6 +38,17 @@ ANSWER: JsonDict = {
     "timings": {"search": 0.0121, "read": 3.4077},
     "reasoning": "##begin_quote## Receipts over 25 euros must be handed in within 30 days. ##end_quote##",
     "notes": [],
+}
+
+FEEDBACK: JsonDict = {
+    "question": "Until when must I hand in receipts?",
+    "verdict": "bad",
+    "answer": "Within 30 days, if they are over 25 euros.",
+    "release": "a41be5d2c9f07318",
+    "quotes": [_PLACE],
+    "hits": [_HIT],
+    "comment": "That was the rule until last year.",
+    "correction": {"source": "handbook/travel-2026.pdf", "text": "Receipts must be handed in within 14 days."},
 }
 
 JOB_REQUEST: JsonDict = {"kind": "index", "arguments": {"paths": ["handbook"], "prune": True}}

@@ -132,7 +132,10 @@ class QuotePayload(_Payload):
 
 
 class HitPayload(_Payload):
-    """A passage. `score` orders this list only; `dense` is a cosine and `keyword` a BM25 score, null where not looked at."""
+    """A passage. `score` orders this list only; the others are null where not looked at.
+
+    `dense` is a cosine, `keyword` a BM25 score, and `reranked` the probability that the reranker gave it.
+    """
 
     document: _Out
     source: _Out
@@ -144,6 +147,7 @@ class HitPayload(_Payload):
     score: float
     dense: float | None
     keyword: float | None
+    reranked: float | None
 
 
 class SearchPayload(_Payload):

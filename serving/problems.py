@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from reader.errors import EngineError, EngineUnavailable, Overloaded, PromptTooLong, ReaderError
+from reader.errors import EngineError, EngineUnavailable, FeedbackError, Overloaded, PromptTooLong, ReaderError
 from retriever.errors import (
     BelegError,
     GateFailed,
@@ -79,6 +79,7 @@ KINDS: Mapping[type[BelegError], Kind] = {
     StoreLocked: Kind(503, "store-locked", "Another process is writing to the store", 5),
     EngineUnavailable: Kind(503, "engine-unavailable", "The model server does not answer", 10),
     EngineError: Kind(502, "engine", "The model failed"),
+    FeedbackError: Kind(507, "feedback-not-kept", "What was said cannot be kept"),
     Overloaded: Kind(503, "overloaded", "Too many questions wait already"),
     ShuttingDown: Kind(503, "shutting-down", "The server is shutting down", 5),
     JobMissing: Kind(404, "job-missing", "There is no such job"),

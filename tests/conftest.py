@@ -54,6 +54,31 @@ def beleg(beleg_command: Path, tmp_path_factory: pytest.TempPathFactory) -> Bele
 
 
 @pytest.fixture(scope="session")
+def tiny_reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a cross-encoder of random weights that reads letters. Copy it to change it."""
+    import torch
+    from sentence_transformers.cross_encoder import CrossEncoder
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    root = tmp_path_factory.mktemp("reranker")
+    plain, saved = root / "plain", root / "saved"
+    letters = "abcdefghijklmnopqrstuvwxyzäöüß0123456789.,?>-"
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
+    (root / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    BertTokenizerFast(str(root / "vocab.txt"), model_max_length=64).save_pretrained(plain)
+    # Wide weights: with the usual ones every pair gets nearly the same score.
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    config = BertConfig(vocab_size=len(words), max_position_embeddings=64, num_labels=1, initializer_range=0.4, **size)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        BertForSequenceClassification(config).save_pretrained(plain)
+    CrossEncoder(str(plain), device="cpu").save_pretrained(str(saved))
+    return saved
+
+
+@pytest.fixture(scope="session")
 def elastic_nodes() -> ModuleType:
     """The module that starts nodes, for tests that need one of their own; skips where there is none to start."""
     spec = importlib.util.spec_from_file_location("elastic_node", Path(__file__).with_name("elastic_node.py"))

@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from serving.errors import JobRefused
 from serving.payloads import plain
 
-__all__ = ["KINDS", "Arguments", "IndexArguments", "JobKind", "RebuildArguments", "RollbackArguments", "below"]
+__all__ = [
+    "KINDS",
+    "Arguments",
+    "IndexArguments",
+    "JobKind",
+    "PromoteArguments",
+    "RebuildArguments",
+    "RollbackArguments",
+    "TrainArguments",
+    "below",
+]
 
 _Text = Annotated[str, Field(min_length=1, max_length=4000), AfterValidator(plain)]
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+_Assignment = Annotated[str, Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*=", max_length=1000), AfterValidator(plain)]
+
+_SHIPPED = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+"""Names of recipes that come with Beleg: neither folder nor suffix."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+_SETTABLE = re.compile(r"(trainer|loss|negatives)\.[a-z0-9_.]+=[\w.+, \[\]-]*")
+"""What a job that comes over HTTP may set of a recipe: how it is trained, but no path and no model."""
 
 
 class Arguments(BaseModel):
@@ -72,6 +93,54 @@ class RollbackArguments(Arguments):
     """Nothing: the previous index becomes the live one."""
 
 
+class TrainArguments(Arguments):
+    """What is trained: the recipe, a file or the name of a shipped one, and what is set in it."""
+
+    model: Literal["retriever", "reranker"]
+    recipe: _Text
+    set: Annotated[list[_Assignment], Field(max_length=100)] = []
+    limit: Annotated[int, Field(ge=1)] | None = None
+    name: _Name | None = None
+
+    def command(self) -> list[str]:
+        """Return what is trained, and the options of `beleg train`."""
+        options = [f"--set={item}" for item in self.set]
+        options += [f"--{name}={value}" for name, value in (("limit", self.limit), ("name", self.name)) if value is not None]
+        return [self.model, *options, "--", self.recipe]
+
+    def placed(self, place: Callable[[str, str], str]) -> TrainArguments:
+        """Return the same with another path of the recipe, if it is a path.
+
+        Raises:
+            JobRefused: a key that is set could name a path or a model.
+        """
+        for at, item in enumerate(self.set):
+            if not _SETTABLE.fullmatch(item):
+                raise JobRefused(
+                    f"arguments.set.{at}: {item} cannot be set by a job that comes over HTTP.",
+                    way_out="It may set plain values of trainer, loss and negatives. Put the rest into a recipe file.",
+                )
+        return self if _SHIPPED.fullmatch(self.recipe) else self.model_copy(update={"recipe": place("recipe", self.recipe)})
+
+
+class PromoteArguments(Arguments):
+    """The candidate, by its name or as a folder, and what it is measured on beside its held-out questions."""
+
+    candidate: _Text
+    override: Annotated[_Text, Field(pattern=r"\S")] | None = None
+    questions: _Text | None = None
+
+    def command(self) -> list[str]:
+        """Return the options of `beleg promote`, and the candidate."""
+        given = self.model_dump(exclude={"candidate"}, exclude_none=True)
+        return [*(f"--{name}={value}" for name, value in given.items()), "--", self.candidate]
+
+    def placed(self, place: Callable[[str, str], str]) -> PromoteArguments:
+        """Return the same with other paths; a name is none."""
+        paths = {"questions": self.questions, "candidate": None if _NAME.fullmatch(self.candidate) else self.candidate}
+        return self.model_copy(update={name: place(name, path) for name, path in paths.items() if path is not None})
+
+
 @dataclass(frozen=True, slots=True)
 class JobKind:
     """A kind of job.
@@ -94,6 +163,8 @@ KINDS: Mapping[str, JobKind] = {
         JobKind("index", "beleg-index", IndexArguments),
         JobKind("rebuild", "beleg-rebuild", RebuildArguments, single=True),
         JobKind("rollback", "beleg-rebuild", RollbackArguments, single=True),
+        JobKind("train", "beleg-train", TrainArguments),
+        JobKind("promote", "beleg-rebuild", PromoteArguments, single=True),
     )
 }
 

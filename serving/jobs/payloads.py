@@ -40,6 +40,9 @@ class JobRequest(BaseModel):
 
     `index`: `paths` (below the folder that the setting `documents` names; relative ones start there) and `prune`. `rebuild`:
     `encoder`, `chunk_tokens`, `chunk_overlap`, `questions` (a path, as above) and `margin`, all optional. `rollback`: none.
+    `train`: `model` (`retriever` or `reranker`), `recipe` (the name of a shipped one, or a path), and optionally `set` (a list
+    of `key=value` for the keys of `trainer`, `loss` and `negatives`), `limit` and `name`. `promote`: `candidate` (a name, or a
+    path), and optionally `override` (a reason) and `questions`.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, json_schema_extra={"examples": [examples.JOB_REQUEST]})

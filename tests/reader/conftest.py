@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -82,6 +84,19 @@ class FakeEngine:
 
     def close(self) -> None:
         self.closed = True
+
+
+@pytest.fixture(scope="session")
+def retriever_fakes() -> ModuleType:
+    """The fakes of the retriever's tests: by their path, since test folders are no packages."""
+    name = "retriever_fakes_for_the_reader"
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / "retriever" / "fakes.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

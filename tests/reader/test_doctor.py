@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -10,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from reader.doctor import Finding, _engine, _finding, _index
+from reader.doctor import Finding, _engine, _finding, _index, _reranker, examine
 from retriever.settings import Settings
 
 
@@ -26,6 +27,30 @@ def test_the_embedded_engine(tmp_path: Path) -> None:
     assert _finding("engine", lambda: _engine(settings)).detail.endswith(f"GiB free in {tmp_path}")
     finding = _finding("index", lambda: _index(settings))
     assert finding == Finding("index", False, "Nothing has been indexed yet.", "Run `beleg index FOLDER`.")
+
+
+class TestReranker:
+    def test_it_is_named_with_what_was_tuned(self, tiny_reranker: Path, tmp_path: Path) -> None:
+        folder = shutil.copytree(tiny_reranker, tmp_path / "model")
+        (folder / "beleg.json").write_text('{"weight": 0.25, "depth": 12}')
+        finding = _finding("reranker", lambda: _reranker(Settings(reranker=str(folder))))
+        assert finding.ok
+        assert finding.detail.startswith(f"{folder}, weight 0.25, judges 12 hits, ")
+
+    def test_one_that_does_not_load(self, tmp_path: Path) -> None:
+        finding = _finding("reranker", lambda: _reranker(Settings(reranker=str(tmp_path))))
+        assert not finding.ok
+        assert f"{tmp_path} does not load as a reranker" in finding.detail
+        assert finding.way_out
+
+    def test_it_is_looked_at_only_where_there_is_one(self, tmp_path: Path) -> None:
+        # Nothing else is there, which is told and keeps nobody from looking on.
+        settings = {"data_dir": tmp_path, "encoder": "./none", "reader": "./none.gguf"}
+        names = ["packages", "encoder", "reader", "store", "engine", "index"]
+        assert [finding.name for finding in examine(Settings.model_validate(settings))] == names
+        found = examine(Settings.model_validate({**settings, "reranker": "./none"}))
+        assert [finding.name for finding in found] == ["packages", "encoder", "reranker", *names[2:]]
+        assert not found[2].ok
 
 
 class TestElasticsearch:

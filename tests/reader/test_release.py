@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from reader.calibration import Calibration
 from reader.engine.base import Engine
+from reader.prompt import fingerprint
 from reader.release import release_id
 from retriever.index.base import Stamp
 
@@ -56,3 +61,26 @@ def test_engine_and_prompt_count(engine: Engine, attribute: str) -> None:
 
 def test_fusion_counts(engine: Engine) -> None:
     assert release_id(STAMP, 0.5, Calibration(), engine) != release_id(STAMP, 0.4, Calibration(), engine)
+
+
+def reranker(**changed: object) -> Any:
+    return SimpleNamespace(**{"fingerprint": "r", "weight": 0.5, "depth": 30, **changed})
+
+
+def test_without_a_reranker_it_is_what_it_was_before_there_were_any(engine: Engine) -> None:
+    parts = {
+        "index": {"encoder": "e", "chunker": "c", "analyser": "a"},
+        "alpha": 0.5,
+        "calibration": asdict(Calibration()),
+        "reader": [engine.model, engine.fingerprint],
+        "prompt": fingerprint(engine),
+    }
+    before = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+    assert release_id(STAMP, 0.5, Calibration(), engine) == release_id(STAMP, 0.5, Calibration(), engine, None) == before
+
+
+@pytest.mark.parametrize("changed", [{"fingerprint": "s"}, {"weight": 0.4}, {"weight": 0.0}, {"depth": 31}])
+def test_every_part_of_the_reranker_counts(engine: Engine, changed: dict[str, object]) -> None:
+    ids = [release_id(STAMP, 0.5, Calibration(), engine, other) for other in (None, reranker(), reranker(**changed))]
+    assert len(set(ids)) == 3
+    assert release_id(STAMP, 0.5, Calibration(), engine, reranker()) == ids[1]

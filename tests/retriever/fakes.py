@@ -35,6 +35,7 @@ class FakeEncoder:
 
     Args:
         delay: seconds that each call to encode passages takes.
+        alpha: what was tuned with it.
 
     Attributes:
         encoded: every passage it was ever given, in order.
@@ -43,11 +44,18 @@ class FakeEncoder:
     dimensions = 32
 
     def __init__(
-        self, *, fingerprint: str = "fake-1", tokenizer: str = "words", max_tokens: int = 1000, delay: float = 0.0
+        self,
+        *,
+        fingerprint: str = "fake-1",
+        tokenizer: str = "words",
+        max_tokens: int = 1000,
+        delay: float = 0.0,
+        alpha: float | None = None,
     ) -> None:
         self.fingerprint = fingerprint
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
+        self.alpha = alpha
         self.encoded: list[str] = []
         self._delay = delay
 
@@ -71,6 +79,41 @@ class FakeEncoder:
         if length == 0:
             vector[0] = length = 1.0
         return (vector / length).astype(np.float32)
+
+
+class FakeReranker:
+    """Judges each text as a test says.
+
+    Args:
+        judge: the probability of a query and a text; by default the share of the query's words that the text has.
+
+    Attributes:
+        asked: every query with the texts that were judged for it.
+    """
+
+    def __init__(
+        self,
+        judge: Callable[[str, str], float] | None = None,
+        *,
+        fingerprint: str = "fake-r",
+        weight: float = 1.0,
+        depth: int = 30,
+    ) -> None:
+        self.fingerprint = fingerprint
+        self.weight = weight
+        self.depth = depth
+        self.asked: list[tuple[str, list[str]]] = []
+        self._judge = judge or share
+
+    def scores(self, query: str, texts: Sequence[str]) -> list[float]:
+        self.asked.append((query, list(texts)))
+        return [self._judge(query, text) for text in texts]
+
+
+def share(query: str, text: str) -> float:
+    """Return the share of the query's words that the text has."""
+    words = set(_WORD.findall(query.casefold()))
+    return len(words.intersection(_WORD.findall(text.casefold()))) / max(len(words), 1)
 
 
 def document(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +96,19 @@ def test_opened_by_reference(encoder: MiniLM) -> None:
     opened = open_encoder(REFERENCE, threads=1)
     assert opened.precision in ("bf16", "fp32")
     assert opened.fingerprint == encoder.fingerprint
+
+
+def test_alpha_is_what_was_tuned_with_it(encoder: MiniLM, tmp_path: Path) -> None:
+    assert encoder.alpha is None
+    folder = shutil.copytree(locate(REFERENCE), tmp_path / "tuned")
+    (folder / "beleg.json").write_text('{"alpha": 0.35, "questions": 120}')
+    tuned = MiniLM(folder, precision="fp32", threads=1)
+    assert tuned.alpha == 0.35
+    # The same vectors, so the same encoder: its indexes stay.
+    assert tuned.fingerprint == encoder.fingerprint
+    (folder / "beleg.json").write_text('{"alpha": 35}')
+    with pytest.raises(ModelError, match=r"beleg\.json: alpha"):
+        MiniLM(folder)
 
 
 @pytest.mark.parametrize("content", [{}, {"modules.json": "[]"}, {"config.json": "{"}])

@@ -317,6 +317,21 @@ class TestAnotherEncoder:
         corpus.rebuild("fake-2")
         assert live.searcher().encoder.fingerprint == "fake-2"
 
+    def test_alpha_is_that_of_whichever_is_live(self, corpus: Corpus) -> None:
+        fakes = corpus.fakes
+        known = [fakes.FakeEncoder(fingerprint=f"fake-{n}", alpha=alpha) for n, alpha in ((1, 0.3), (2, None))]
+        reranker = fakes.FakeReranker()
+        encoders = fakes.encoders(*known)
+        encoders.open("fake-2")
+        live = Live(corpus.generations, encoders, reranker=reranker)
+        fixed = Live(corpus.generations, encoders, alpha=0.9)
+        corpus.publish()
+        assert (live.searcher().alpha, fixed.searcher().alpha) == (0.3, 0.9)
+        corpus.rebuild("fake-2")
+        assert (live.searcher().alpha, fixed.searcher().alpha) == (0.5, 0.9)
+        assert live.searcher().reranker is reranker
+        assert fixed.searcher().reranker is None
+
     def test_a_failure_is_told_and_it_is_tried_again(self, corpus: Corpus) -> None:
         corpus.publish()
         tries = list[str]()

@@ -10,11 +10,12 @@ import pytest
 
 from retriever.analyze import ANALYSER
 from retriever.encode import Vectors
-from retriever.errors import IndexMismatch, QueryError
+from retriever.errors import IndexMismatch, ModelError, QueryError
 from retriever.index.base import Candidate, Filters, Stamp
 from retriever.index.embedded import EmbeddedGenerations
+from retriever.rerank import CrossEncoderReranker, Reranker, passage_text
 from retriever.schema import GAP, Document
-from retriever.search import Searcher, clean_filters
+from retriever.search import DEFAULT_ALPHA, Searcher, clean_filters
 from retriever.store import Passage, Store
 
 OpenSearcher = Callable[..., Searcher]
@@ -33,13 +34,19 @@ IDENTIFIERS = [
 
 @pytest.fixture
 def open_searcher(store: Store, tmp_path: Path, fakes: ModuleType) -> OpenSearcher:
-    def index(documents: Sequence[Document], *, alpha: float = 0.5, spans: Sequence[tuple[int, int]] | None = None) -> Searcher:
+    def index(
+        documents: Sequence[Document],
+        *,
+        alpha: float | None = 0.5,
+        spans: Sequence[tuple[int, int]] | None = None,
+        reranker: Reranker | None = None,
+    ) -> Searcher:
         encoder = fakes.FakeEncoder()
         for document in documents:
             fakes.put_lines(store, encoder, document, spans=spans)
         generations = EmbeddedGenerations(store, tmp_path / "index")
         built = generations.build(fakes.STAMP, "fake-1", dimensions=32)
-        return Searcher(generations.open(built), encoder, alpha=alpha)
+        return Searcher(generations.open(built), encoder, alpha=alpha, reranker=reranker)
 
     return index
 
@@ -112,6 +119,14 @@ def test_alpha_goes_from_one_side_to_the_other(
     alone = [hit.source for hit in searcher.search("Anlage in Halle Nord", mode=single)]  # type: ignore[arg-type]
     fused = [hit.source for hit in searcher.search("Anlage in Halle Nord")]
     assert fused[:3] == alone[:3]
+
+
+@pytest.mark.parametrize(
+    ("given", "tuned", "used"),
+    [(0.2, 0.8, 0.2), (0.0, 0.8, 0.0), (None, 0.8, 0.8), (None, 0.0, 0.0), (None, None, DEFAULT_ALPHA), (1.0, None, 1.0)],
+)
+def test_which_alpha_is_used(fakes: ModuleType, given: float | None, tuned: float | None, used: float) -> None:
+    assert Searcher(Fixed([]), fakes.FakeEncoder(alpha=tuned), alpha=given).alpha == used
 
 
 @pytest.mark.parametrize("query", ["", "   ", "\n\t"])
@@ -254,3 +269,139 @@ def test_joined_passages_are_slices_of_real_documents(open_searcher: OpenSearche
         for hit in searcher.search(query, limit=3):
             assert hit.text == TEXT[hit.start : hit.end]
             assert hit.document == made.id
+
+
+# -- judged again -----------------------------------------------------------------------------------------------------
+
+SINGLE = [ALPHA, ETA, NY]
+"""Passages that do not touch; the first is by far the best for `Fixed`."""
+
+
+def by_text(chances: Mapping[str, float]) -> Callable[[str, str], float]:
+    """Judge a text by the word that it begins with, below its place."""
+    return lambda _, text: chances[text.partition("\n")[2].split()[0]]
+
+
+@pytest.mark.parametrize("mode", ["fused", "rrf"])
+def test_the_reranker_has_its_say(fakes: ModuleType, mode: str) -> None:
+    reranker = fakes.FakeReranker(by_text({"Alpha": 0.1, "Eta": 0.9, "Ny": 0.5}))
+    searcher = Searcher(Fixed(SINGLE), fakes.FakeEncoder(), alpha=1, reranker=reranker)
+    hits = searcher.search("x", mode=mode)  # type: ignore[arg-type]
+    assert [(hit.start, hit.end) for hit in hits] == [ETA, NY, ALPHA]
+    assert [hit.score for hit in hits] == [hit.reranked for hit in hits] == [0.9, 0.5, 0.1]
+    assert [hit.dense for hit in hits] == [0.99, 0.98, 1.0]
+    # It reads what the encoder does, of all of them at once.
+    assert reranker.asked == [("x", [f"t\n{TEXT[start:end]}" for start, end in SINGLE])]
+
+
+@pytest.mark.parametrize("mode", ["dense", "keyword"])
+def test_a_side_alone_is_never_reranked(facts: Searcher, fakes: ModuleType, mode: str) -> None:
+    before = facts.search("Vertrag 12345", mode=mode)  # type: ignore[arg-type]
+    reranker = fakes.FakeReranker(lambda *_: 0.5)
+    after = Searcher(facts.index, facts.encoder, reranker=reranker)
+    assert after.search("Vertrag 12345", mode=mode) == before  # type: ignore[arg-type]
+    assert reranker.asked == []
+    with pytest.raises(QueryError, match=f"Mode {mode} is never reranked") as caught:
+        after.search("Vertrag 12345", mode=mode, rerank=True)  # type: ignore[arg-type]
+    assert caught.value.way_out
+    assert after.search("Vertrag 12345", mode=mode, rerank=False) == before  # type: ignore[arg-type]
+
+
+def test_with_and_without(facts: Searcher, fakes: ModuleType) -> None:
+    plain = facts.search("Vertrag 12345")
+    assert all(hit.reranked is None for hit in plain)
+    with pytest.raises(QueryError, match="no reranker"):
+        facts.search("Vertrag 12345", rerank=True)
+    assert facts.search("Vertrag 12345", rerank=False) == plain
+    searcher = Searcher(facts.index, facts.encoder, alpha=0.5, reranker=fakes.FakeReranker(lambda _, text: "Halle" in text))
+    assert searcher.search("Vertrag 12345", rerank=False) == plain
+    reranked = searcher.search("Vertrag 12345")
+    assert searcher.search("Vertrag 12345", rerank=True) == reranked
+    assert ["Halle" in hit.text for hit in reranked] == [True] * 3 + [False] * 5
+
+
+@pytest.mark.parametrize("depth", [1, 3, 8, 30, 500])
+@pytest.mark.parametrize("weight", [0.0, 0.4, 1.0])
+def test_beyond_the_depth_the_fused_order_stays(facts: Searcher, fakes: ModuleType, depth: int, weight: float) -> None:
+    query = "Der Vertrag der Anlage in der Halle"
+    fused = [hit.source for hit in facts.search(query, limit=50)]
+    reranker = fakes.FakeReranker(lambda _, text: (len(text) * 7 % 11) / 11, weight=weight, depth=depth)
+    hits = Searcher(facts.index, facts.encoder, alpha=0.5, reranker=reranker).search(query, limit=50)
+    assert [hit.source for hit in hits[depth:]] == fused[depth:]
+    assert {hit.source for hit in hits[:depth]} == set(fused[:depth])
+    assert [hit.reranked is None for hit in hits] == [False] * min(depth, 8) + [True] * max(8 - depth, 0)
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    ((_, texts),) = reranker.asked
+    assert len(texts) == min(depth, 8)
+    if weight == 0:
+        assert [hit.source for hit in hits] == fused
+    if weight == 1:
+        chances = [hit.reranked for hit in hits[:depth] if hit.reranked is not None]
+        assert chances == sorted(chances, reverse=True)
+
+
+def test_it_may_bring_up_what_a_small_limit_would_have_left_out(facts: Searcher, fakes: ModuleType) -> None:
+    query = "Vertrag 12345"
+    last = facts.search(query, limit=50)[-1]
+    reranker = fakes.FakeReranker(lambda _, text: text.endswith(last.text))
+    (hit,) = Searcher(facts.index, facts.encoder, reranker=reranker).search(query, limit=1)
+    assert (hit.source, hit.reranked) == (last.source, 1)
+
+
+def test_more_are_looked_for_where_it_judges_more(fakes: ModuleType) -> None:
+    depths = []
+
+    class Noting(Fixed):
+        def candidates(self, *, depth: int, **more: object) -> list[Candidate]:  # type: ignore[override]
+            depths.append(depth)
+            return super().candidates(depth=depth, **more)  # type: ignore[arg-type]
+
+    searcher = Searcher(Noting(SINGLE), fakes.FakeEncoder(), reranker=fakes.FakeReranker(depth=200))
+    searcher.search("x")
+    searcher.search("x", rerank=False)
+    assert depths == [200, 50]
+
+
+def test_neighbours_are_joined_after_they_were_judged(fakes: ModuleType) -> None:
+    reranker = fakes.FakeReranker(by_text({"Alpha": 0.1, "Delta": 0.7, "Ny": 0.9, "Eta": 0.6}))
+    searcher = Searcher(Fixed([ALPHA, DELTA, NY, ETA]), fakes.FakeEncoder(), alpha=1, reranker=reranker)
+    hits = searcher.search("x")
+    assert [(hit.start, hit.end) for hit in hits] == [NY, span("Alpha", "iota.")]
+    # The better one's judgement counts.
+    assert [(hit.reranked, hit.dense) for hit in hits] == [(0.9, 0.98), (0.7, 0.99)]
+    alone = searcher.search("x", merge=False)
+    assert [(hit.start, hit.end) for hit in alone] == [NY, DELTA, ETA, ALPHA]
+
+
+def test_filters_come_first(facts: Searcher, fakes: ModuleType) -> None:
+    reranker = fakes.FakeReranker()
+    searcher = Searcher(facts.index, facts.encoder, reranker=reranker)
+    hits = searcher.search("Die Anlage DSH-2 in Halle Nord", filters={"source": ["d1", "d7"]})
+    assert {hit.source for hit in hits} == {"d1", "d7"}
+    assert len(reranker.asked[0][1]) == 2
+    assert searcher.search("Halle", filters={"language": ["en"]}) == []
+    assert len(reranker.asked) == 1  # there was nothing to judge
+
+
+def test_title_and_headings_are_judged_too(open_searcher: OpenSearcher, fakes: ModuleType) -> None:
+    documents = [
+        fakes.document(f"d{n}", "Die Grenze liegt bei 145 Euro.", title=title) for n, title in enumerate(["Bahn", "Hotel"])
+    ]
+    searcher = open_searcher(documents, reranker=fakes.FakeReranker())
+    assert [hit.title for hit in searcher.search("Hotel Grenze")] == ["Hotel", "Bahn"]
+
+
+def test_a_reranker_that_fails_is_not_passed_over(facts: Searcher, fakes: ModuleType) -> None:
+    def fail(query: str, text: str) -> float:
+        raise ModelError("damaged")
+
+    with pytest.raises(ModelError, match="damaged"):
+        Searcher(facts.index, facts.encoder, reranker=fakes.FakeReranker(fail)).search("Halle")
+
+
+def test_a_whole_model(facts: Searcher, tiny_reranker: Path) -> None:
+    reranker = CrossEncoderReranker(tiny_reranker, precision="fp32", threads=1)
+    hits = Searcher(facts.index, facts.encoder, reranker=reranker).search("Halle Nord", limit=50)
+    assert [hit.reranked for hit in hits] == sorted((hit.reranked or 0 for hit in hits), reverse=True)
+    texts = [passage_text(hit.title, hit.headings, hit.text, facts.encoder) for hit in hits]
+    assert reranker.scores("Halle Nord", texts) == pytest.approx([hit.reranked for hit in hits], abs=1e-5)

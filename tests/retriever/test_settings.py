@@ -8,6 +8,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from retriever.errors import SettingsError
+from retriever.search import DEFAULT_ALPHA
 from retriever.settings import Settings, read_settings
 
 
@@ -181,3 +182,19 @@ def test_settings_do_not_change() -> None:
 
 def test_every_setting_is_described() -> None:
     assert [name for name, field in Settings.model_fields.items() if not (field.description or "").endswith(".")] == []
+
+
+def test_alpha_and_reranker_are_left_to_the_models(tmp_path: Path) -> None:
+    assert (Settings().alpha, Settings().reranker) == (None, "")
+    # The page of settings names the last resort; it stands in the code once.
+    assert f"or {DEFAULT_ALPHA:g}." in str(Settings.model_fields["alpha"].description)
+    toml = tmp_path / "beleg.toml"
+    toml.write_text('alpha = 0\nreranker = "models/reranker"\n')
+    settings = read_settings(file=toml, environment={}).settings
+    assert (settings.alpha, settings.reranker) == (0, "models/reranker")
+
+
+@pytest.mark.parametrize("value", ["", "none", "nan", "-0.1", "1.1"])
+def test_an_alpha_that_is_none(tmp_path: Path, value: str) -> None:
+    with pytest.raises(SettingsError, match="alpha"):
+        read_settings(file=tmp_path / "none.toml", environment={"BELEG_ALPHA": value})

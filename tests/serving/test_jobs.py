@@ -23,7 +23,7 @@ from retriever.journal import Journal
 from retriever.settings import Settings
 from serving.errors import JobConflict
 from serving.jobs.jobs import JobFolder, Jobs
-from serving.jobs.kinds import RebuildArguments, RollbackArguments
+from serving.jobs.kinds import PromoteArguments, RebuildArguments, RollbackArguments, TrainArguments
 
 HERE = Path(__file__).parent
 OVER = ("done", "failed", "cancelled")
@@ -255,7 +255,7 @@ def test_of_two_rebuilds_the_second_is_refused_and_told_why(serve: Callable[...,
     ("body", "field"),
     [
         ({}, "kind"),
-        ({"kind": "train"}, "kind"),
+        ({"kind": "export"}, "kind"),
         ({"kind": "index"}, "arguments.paths"),
         ({"kind": "index", "arguments": {"paths": []}}, "arguments.paths"),
         ({"kind": "index", "arguments": {"paths": "a"}}, "arguments.paths"),
@@ -267,6 +267,16 @@ def test_of_two_rebuilds_the_second_is_refused_and_told_why(serve: Callable[...,
         ({"kind": "rebuild", "arguments": {"margin": 2}}, "arguments.margin"),
         ({"kind": "rollback", "arguments": {"to": "yesterday"}}, "arguments.to"),
         ({"kind": "rollback", "priority": 1}, "priority"),
+        ({"kind": "train", "arguments": {"recipe": "retriever"}}, "arguments.model"),
+        ({"kind": "train", "arguments": {"model": "reader", "recipe": "x"}}, "arguments.model"),
+        ({"kind": "train", "arguments": {"model": "retriever"}}, "arguments.recipe"),
+        ({"kind": "train", "arguments": {"model": "retriever", "recipe": "x", "set": ["trainer.epochs"]}}, "arguments.set.0"),
+        ({"kind": "train", "arguments": {"model": "retriever", "recipe": "x", "set": ["--help=1"]}}, "arguments.set.0"),
+        ({"kind": "train", "arguments": {"model": "retriever", "recipe": "x", "limit": 0}}, "arguments.limit"),
+        ({"kind": "train", "arguments": {"model": "retriever", "recipe": "x", "name": "../x"}}, "arguments.name"),
+        ({"kind": "promote"}, "arguments.candidate"),
+        ({"kind": "promote", "arguments": {"candidate": "x", "override": " "}}, "arguments.override"),
+        ({"kind": "promote", "arguments": {"candidate": "x", "dry_run": True}}, "arguments.dry_run"),
     ],
     ids=str,
 )
@@ -306,6 +316,66 @@ def test_only_files_below_the_folder_can_be_read(service: Service, tmp_path: Pat
         job = service.start(path)
         (given,) = service.ended(job)["arguments"]["paths"]
         assert Path(given).is_relative_to(service.documents)
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "field"),
+    [
+        ("train", {"recipe": "../recipe.yaml"}, "arguments.recipe"),
+        ("train", {"recipe": "/etc/passwd"}, "arguments.recipe"),
+        ("train", {"recipe": "r", "set": ["trainer.epochs=1", "base_model=/etc"]}, "arguments.set.1"),
+        ("train", {"recipe": "r", "set": ["data.train=[x]"]}, "arguments.set.0"),
+        ("train", {"recipe": "r", "set": ["trainer=x"]}, "arguments.set.0"),
+        ("train", {"recipe": "r", "set": ["negatives.cross_encoder=/etc"]}, "arguments.set.0"),
+        ("train", {"recipe": "r", "set": ["negatives.cross_encoder=package:x"]}, "arguments.set.0"),
+        ("train", {"recipe": "r", "set": ['negatives.cross_encoder="\\x2fetc"']}, "arguments.set.0"),
+        ("train", {"recipe": "r", "set": ["negatives.cross_encoder=~"]}, "arguments.set.0"),
+        ("promote", {"candidate": "../x"}, "arguments.candidate"),
+        ("promote", {"candidate": ".."}, "arguments.candidate"),
+        ("promote", {"candidate": "/"}, "arguments.candidate"),
+        ("promote", {"candidate": "x", "questions": "/etc/passwd"}, "arguments.questions"),
+    ],
+    ids=str,
+)
+def test_training_and_promotion_reach_no_other_files(
+    service: Service, kind: str, arguments: dict[str, Any], field: str
+) -> None:
+    given = {"model": "retriever", **arguments} if kind == "train" else arguments
+    response = service.client.post("/v1/jobs", json={"kind": kind, "arguments": given})
+    assert field in problem(response, 422, "job-refused")
+
+
+def test_training_and_promotion_become_command_lines(service: Service) -> None:
+    def ran(kind: str, **arguments: Any) -> str:
+        response = service.client.post("/v1/jobs", json={"kind": kind, "arguments": arguments})
+        assert response.status_code == 202, response.text
+        job = service.ended(response.json()["id"])
+        assert (job["status"], job["result"]["kind"]) == ("done", kind)
+        return (service.data / "jobs" / f"{job['id']}.runs").read_text().split(maxsplit=1)[1].strip()
+
+    assert ran("train", model="retriever", recipe="retriever") == "train retriever -- retriever"
+    set_ = ["trainer.epochs=3", "trainer.learning_rate=1e-5", "negatives.mine=[keyword, dense]"]
+    here = service.documents
+    assert ran("train", model="reranker", recipe="slow.yaml", set=set_, limit=5, name="auf-Probe_1") == (
+        f"train reranker --set={set_[0]} --set={set_[1]} --set={set_[2]} --limit=5 --name=auf-Probe_1 -- {here}/slow.yaml"
+    )
+    assert ran("promote", candidate="retriever-1.2") == "promote -- retriever-1.2"
+    assert ran("promote", candidate="./tuned", override="--dry-run ü", questions="nothing") == (
+        f"promote --override=--dry-run ü --questions={here}/nothing -- {here}/tuned"
+    )
+
+
+def test_one_promotion_at_a_time(tmp_path: Path) -> None:
+    jobs = Jobs(Settings(data_dir=tmp_path / "data"))
+    try:
+        first = jobs.start("promote", PromoteArguments(candidate="a"))
+        with pytest.raises(JobConflict, match=first.id):
+            jobs.start("promote", PromoteArguments(candidate="b"))
+        # Trainings wait for each other.
+        train = TrainArguments(model="retriever", recipe="r")
+        assert jobs.start("train", train).id != jobs.start("train", train).id
+    finally:
+        jobs.close()
 
 
 def test_no_folder_no_files(running: Any) -> None:

@@ -10,6 +10,7 @@ from serving.jobs.kinds import KINDS as KINDS_OF_JOB
 from serving.jobs.payloads import JobPayload, JobRequest
 from serving.payloads import AnswerPayload, AskRequest, SearchPayload, SearchRequest, answer_payload
 from serving.problems import KINDS, Problem
+from serving.routes.feedback import FeedbackRequest
 
 
 def test_the_description(running: Any) -> None:
@@ -17,7 +18,7 @@ def test_the_description(running: Any) -> None:
     assert document["info"]["title"] == "Beleg"
     assert document["info"]["version"] == version("beleg")
     jobs = {"/v1/jobs", "/v1/jobs/{job}", "/v1/jobs/{job}/documents", "/v1/jobs/{job}/cancel", "/v1/jobs/{job}/resume"}
-    assert set(document["paths"]) == {"/v1/ask", "/v1/search", "/healthz", "/readyz"} | jobs
+    assert set(document["paths"]) == {"/v1/ask", "/v1/search", "/v1/feedback", "/healthz", "/readyz"} | jobs
     ask = document["paths"]["/v1/ask"]["post"]["responses"]
     assert set(ask) == {"200", "400", "413", "422", "500", "502", "503"}
     assert set(ask["200"]["content"]) == {"application/json", "text/event-stream"}
@@ -27,6 +28,7 @@ def test_the_description(running: Any) -> None:
     assert set(schemas["Problem"]["required"]) >= {"type", "title", "status", "detail"}
     assert schemas["AskRequest"]["examples"] == [examples.ASK]
     assert schemas["AnswerPayload"]["examples"] == [examples.ANSWER]
+    assert schemas["FeedbackRequest"]["examples"] == [examples.FEEDBACK]
     assert schemas["JobPayload"]["examples"] == [examples.JOB]
     assert schemas["JobRequest"]["properties"]["kind"]["enum"] == [*KINDS_OF_JOB]
     assert set(document["paths"]["/v1/jobs"]["post"]["responses"]) == {"202", "400", "403", "409", "413", "422", "500", "503"}
@@ -48,6 +50,7 @@ def test_every_reference_leads_somewhere(running: Any) -> None:
 def test_the_examples_are_valid() -> None:
     AskRequest.model_validate(examples.ASK)
     SearchRequest.model_validate(examples.SEARCH)
+    FeedbackRequest.model_validate(examples.FEEDBACK)
     assert AnswerPayload.model_validate(examples.ANSWER).model_dump(mode="json") == examples.ANSWER
     assert SearchPayload.model_validate(examples.HITS).model_dump(mode="json") == examples.HITS
     assert JobPayload.model_validate(examples.JOB).model_dump(mode="json") == examples.JOB

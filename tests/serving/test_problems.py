@@ -15,7 +15,7 @@ import pytest
 import reader.errors
 import retriever.errors
 import serving.errors
-from reader.errors import EngineError, EngineUnavailable, Overloaded, PromptTooLong
+from reader.errors import EngineError, EngineUnavailable, FeedbackError, Overloaded, PromptTooLong
 from retriever.errors import (
     BelegError,
     GateFailed,
@@ -78,6 +78,7 @@ def test_the_status_of_every_class(cls: type[BelegError]) -> None:
         QueryError: 422,
         PromptTooLong: 422,
         EngineError: 502,
+        FeedbackError: 507,
         SwapLost: 409,
         GateFailed: 409,
         JobMissing: 404,
