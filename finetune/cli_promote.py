@@ -43,11 +43,12 @@ def promote(
     What became of every attempt stands in releases.jsonl in the data folder.
     """
     from finetune.candidate import open_candidate
-    from finetune.promote import Promotion, Releases
+    from finetune.promote import Promotion
     from retriever.encode import open_encoder
     from retriever.encoders import Encoders
     from retriever.gate import Gate
     from retriever.index.engines import open_generations
+    from retriever.releases import Releases
     from retriever.rerank import CrossEncoderReranker, open_reranker
     from retriever.store import Store
     from retriever.watched import watched
@@ -66,6 +67,7 @@ def promote(
                 open_generations(chosen, store),
                 Encoders(chosen.encoder, open_=open_encoder),
                 Releases(chosen.data_dir),
+                chosen.encoder,
                 alpha=chosen.alpha,
                 reranker=served,
                 open_reranker=CrossEncoderReranker,
@@ -134,9 +136,9 @@ def _table(found: list[Candidate], states: list[str]) -> None:
 
 def _states(chosen: Settings, found: list[Candidate]) -> list[str]:
     """Return of each candidate whether it is `live`, `previous`, `set`, `refused`, or nothing of that."""
-    from finetune.promote import Releases
     from retriever.errors import BelegError
     from retriever.index.engines import open_generations
+    from retriever.releases import Releases
     from retriever.store import Store
 
     states = {str(fact.get("to")): "refused" for fact in Releases(chosen.data_dir).read() if fact.get("outcome") == "refused"}
@@ -184,7 +186,6 @@ def _say(candidate: Candidate, outcome: Outcome) -> None:
         click.echo(f'To use it, set this in beleg.toml and start the server again:\n\nreranker = "{candidate.model}"')
     else:
         click.echo(f"{name} is live. `beleg rollback` brings back what was before it; its folder must stay where it is.")
-        click.echo(f"`beleg rebuild` follows the settings: to keep this encoder then, give it --encoder {candidate.model}.")
 
 
 _PHASES = {

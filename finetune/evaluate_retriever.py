@@ -13,12 +13,13 @@ from pathlib import Path
 from statistics import fmean
 
 from finetune.data.schema import Row
+from retriever.chunk import passage_text
 from retriever.encode import Encoder, Vectors
 from retriever.errors import BelegError, QueryError
 from retriever.fuse import convex
 from retriever.index.base import Candidate, Filters, Index, Stamp
 from retriever.metrics import Label, evaluate
-from retriever.rerank import Reranker, blend, passage_text
+from retriever.rerank import Reranker, blend
 from retriever.schema import Document, Hit
 from retriever.search import Mode, Searcher
 from retriever.store import Passage

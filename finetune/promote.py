@@ -6,17 +6,12 @@ and the next attempt goes on and records what the killed one could not. Knows ne
 
 from __future__ import annotations
 
-import getpass
 import secrets
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
-
-from filelock import FileLock, Timeout
+from typing import Literal
 
 from finetune.candidate import Candidate
 from finetune.data.read import read_all
@@ -27,22 +22,20 @@ from finetune.workspace import Workspace
 from retriever.chunk import ChunkSize
 from retriever.encode import Encoder
 from retriever.encoders import Encoders
-from retriever.errors import BelegError, GateFailed, IndexMissing, StoreLocked
+from retriever.errors import BelegError, GateFailed, IndexMissing
 from retriever.fill import Maker, size_of
 from retriever.gate import Gate
 from retriever.gate import Verdict as OwnVerdict
 from retriever.index.base import Generation, Generations, Index
-from retriever.ledger import append, lines
 from retriever.metrics import evaluate
-from retriever.publish import Building
-from retriever.rebuild import Rebuild, Report
+from retriever.promoted import remember_promoted
+from retriever.rebuild import Rebuild, Report, swapped_already
+from retriever.releases import Releases
 from retriever.rerank import Reranker
 from retriever.search import Searcher
 from retriever.store import Store
 
-__all__ = ["RELEASES", "Outcome", "Promotion", "Releases", "Verdict", "judge"]
-
-RELEASES = "releases.jsonl"
+__all__ = ["Outcome", "Promotion", "Verdict", "judge"]
 
 _MEASURE = "nDCG@10"
 _CONFIDENCE = 0.90
@@ -111,69 +104,13 @@ class Outcome:
     report: Report | None = None
 
 
-class Releases:
-    """The file of what was promoted, refused, and overridden.
-
-    Raises (every method does):
-        BelegError: the disk refuses.
-    """
-
-    def __init__(self, data_dir: Path) -> None:
-        self.path = data_dir / RELEASES
-
-    def add(self, **facts: object) -> None:
-        """Keep facts, with the time and who is at the keyboard."""
-        try:
-            append(self.path, {"time": datetime.now(UTC).isoformat(timespec="seconds"), "who": _who(), **facts})
-        except OSError as error:
-            raise BelegError(
-                f"{self.path} cannot be written: {error.strerror or error}.", way_out="Make room on the disk, and run it again."
-            ) from error
-
-    def read(self) -> list[dict[str, Any]]:
-        """Return all facts, oldest first."""
-        try:
-            return list(lines(self.path))
-        except OSError as error:
-            raise BelegError(f"{self.path} cannot be read: {error.strerror}.") from error
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Keep other promotions of this data folder out.
-
-        Raises:
-            StoreLocked: another one is running.
-        """
-        try:
-            with FileLock(f"{self.path}.running", timeout=1):
-                yield
-        except Timeout as error:
-            raise StoreLocked(
-                f"Another promotion in {self.path.parent} is running.", way_out="Wait until it has ended."
-            ) from error
-
-    def settle(self, live: Generation) -> None:
-        """Record what became of attempts that were killed; the caller is `alone`."""
-        begun: dict[str, dict[str, Any]] = {}
-        for fact in self.read():
-            if fact.get("outcome") == "begun":
-                begun[str(fact.get("id"))] = fact
-            else:
-                begun.pop(str(fact.get("id")), None)
-        for fact in begun.values():
-            kept = {key: value for key, value in fact.items() if key not in ("time", "who", "outcome")}
-            if fact.get("to") == live.stamp.encoder:
-                self.add(**kept, outcome="promoted", generation=live.name, late=True)
-            else:
-                self.add(**kept, outcome="interrupted", late=True)
-
-
 @dataclass
 class Promotion:
     """One attempt to have a candidate served.
 
     Args:
         encoders: open the served encoder and the candidate's.
+        setting: what the settings name as the encoder; a promoted one takes its place until it is changed.
         alpha: weight of the dense side if the settings say one; None takes each encoder's own.
         reranker: what is served at present.
         open_reranker: opens the candidate's model if it is one.
@@ -188,6 +125,7 @@ class Promotion:
     generations: Generations
     encoders: Encoders
     releases: Releases
+    setting: str
     alpha: float | None = None
     reranker: Reranker | None = None
     open_reranker: Callable[[Path], Reranker] | None = None
@@ -233,6 +171,7 @@ class Promotion:
         if self.dry:
             return Outcome("tried", verdict=verdict)
         self.releases.add(**facts, outcome="begun")
+        remember_promoted(self.store, str(self.candidate.model), instead_of=self.setting)
         try:
             report = self._rebuild(maker).run()
         except BelegError as error:
@@ -266,9 +205,8 @@ class Promotion:
 
     def _settle(self, live: Generation) -> None:
         """Finish and record what a killed attempt has left after its swap."""
-        building, previous = Building.read(self.store), self.generations.previous()
-        swapped = building and previous and building.stamp == live.stamp and building.replaces == previous.name
-        if swapped and building and not building.back and live.stamp.encoder == self.candidate.manifest.fingerprint:
+        swapped = swapped_already(self.store, self.generations, live.stamp, back=False)
+        if swapped and live.stamp.encoder == self.candidate.manifest.fingerprint:
             # It finds that there is nothing left to do but to tidy up.
             self._rebuild(Maker(self.encoders.of(live), size_of(live))).run()
         self.releases.settle(live)
@@ -397,10 +335,3 @@ def judge(
         worse=found.worse,
         equal=found.equal,
     )
-
-
-def _who() -> str | None:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError, ImportError):  # no such user, as in a container
-        return None

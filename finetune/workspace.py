@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune.data.schema import Context, Row
-from retriever.chunk import ChunkSize, context
+from retriever.chunk import ChunkSize, passage_text
 from retriever.encode import Encoder, Vectors
 from retriever.errors import LoadError, StoreError
 from retriever.fill import Maker
@@ -146,7 +146,7 @@ class Workspace:
             documents=[passage.document for passage in found],
             spans=np.array([(passage.start, passage.end) for passage in found], dtype=np.int64),
             texts=[passage.text for passage in found],
-            inputs=[f"{context(passage.title, passage.headings, encoder)}\n{passage.text}" for passage in found],
+            inputs=[passage_text(passage.title, passage.headings, passage.text, encoder) for passage in found],
             vectors=np.stack([entry.vector for entry in entries]),
         )
 

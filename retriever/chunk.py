@@ -13,7 +13,7 @@ from typing import Protocol
 from retriever.schema import Chunk, Document, Heading
 from retriever.sentences import sentences
 
-__all__ = ["CHUNKER", "CONTEXT_TOKENS", "ChunkSize", "TokenCounter", "chunk", "context"]
+__all__ = ["CHUNKER", "CONTEXT_TOKENS", "ChunkSize", "TokenCounter", "chunk", "context", "passage_text"]
 
 CHUNKER = "1"
 """Version of this chunker. Documents chunked by another one are chunked again."""
@@ -72,6 +72,15 @@ def context(title: str, headings: Sequence[str], counter: TokenCounter) -> str:
     line = " ".join(" > ".join(dict.fromkeys(part for part in (title, *headings) if part)).split())
     starts = counter.token_starts(line)
     return line[: starts[CONTEXT_TOKENS]].rstrip() if len(starts) > CONTEXT_TOKENS else line
+
+
+def passage_text(title: str, headings: Sequence[str], text: str, counter: TokenCounter) -> str:
+    """Return what encoder and reranker see of a passage, in training and in search: its text below its place (see `context`).
+
+    Args:
+        counter: the encoder of the index, in whose tokens title and headings are cut.
+    """
+    return f"{context(title, headings, counter)}\n{text}"
 
 
 def _pieces(document: Document, limit: int, counter: TokenCounter) -> Iterator[_Piece]:

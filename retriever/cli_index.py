@@ -16,10 +16,11 @@ from retriever.cli import json_option, open_settings, print_json
 
 if TYPE_CHECKING:
     from retriever.fill import Maker
-    from retriever.index.base import Generations
+    from retriever.index.base import Generation, Generations
     from retriever.ingest import Outcome
     from retriever.rebuild import Report
     from retriever.settings import Settings
+    from retriever.store import Store
 
 __all__ = ["index", "rebuild", "rollback"]
 
@@ -76,7 +77,7 @@ def index(paths: tuple[Path, ...], *, prune: bool, journal: Path | None, as_json
         generations = open_generations(chosen, store)
 
         def run() -> tuple[bool, Maker]:
-            maker, reference = _maker_of_live(generations, chosen)
+            maker, reference = _maker_of_live(store, generations, chosen)
             ingest = Ingest(
                 store,
                 generations,
@@ -122,7 +123,9 @@ def index(paths: tuple[Path, ...], *, prune: bool, journal: Path | None, as_json
 
 
 @click.command()
-@click.option("--encoder", metavar="MODEL", help="Encoder of the new index; the setting `encoder` otherwise.")
+@click.option(
+    "--encoder", metavar="MODEL", help="Encoder of the new index; otherwise the promoted one, or the setting `encoder`."
+)
 @click.option("--chunk-tokens", type=click.IntRange(16), help="Largest chunk; the setting `chunk_tokens` otherwise.")
 @click.option("--chunk-overlap", type=click.IntRange(0), help="Repeated between chunks; the setting `chunk_overlap` otherwise.")
 @click.option(
@@ -154,6 +157,7 @@ def rebuild(
     from retriever.chunk import ChunkSize
     from retriever.encode import open_encoder
     from retriever.encoders import Encoders
+    from retriever.errors import ModelError
     from retriever.fill import Maker
     from retriever.gate import Gate
     from retriever.index.engines import open_generations
@@ -162,17 +166,25 @@ def rebuild(
     from retriever.watched import watched
 
     chosen = open_settings()
-    reference = encoder or chosen.encoder
     size = ChunkSize(
         chosen.chunk_tokens if chunk_tokens is None else chunk_tokens,
         chosen.chunk_overlap if chunk_overlap is None else chunk_overlap,
     )
     gate = Gate.read(questions, margin=margin) if questions else None
     with watched(journal, _PHASES, quiet=as_json) as seen, Store(chosen.data_dir) as store:
+        generations = open_generations(chosen, store)
+        reference = encoder or _wanted_encoder(store, generations.live(), chosen)
+        try:
+            maker = Maker(open_encoder(reference), size)
+        except ModelError as error:
+            if reference in (encoder, chosen.encoder):
+                raise
+            way_out = f"Bring its folder back, or name another one: `beleg rebuild --encoder {chosen.encoder}`."
+            raise ModelError(f"The promoted encoder does not open. {error.message}", way_out=way_out) from error
         report = Rebuild(
             store,
-            open_generations(chosen, store),
-            Maker(open_encoder(reference), size),
+            generations,
+            maker,
             reference,
             Encoders(chosen.encoder),
             chosen.alpha,
@@ -194,8 +206,10 @@ def rollback(*, journal: Path | None, as_json: bool) -> None:
     """
     from retriever.encode import open_encoder
     from retriever.encoders import Encoders
+    from retriever.errors import BelegError
     from retriever.index.engines import open_generations
     from retriever.rebuild import rollback as go_back
+    from retriever.releases import Releases
     from retriever.store import Store
     from retriever.watched import watched
 
@@ -211,9 +225,29 @@ def rollback(*, journal: Path | None, as_json: bool) -> None:
         )
         seen.journal.tell("result", **_report_json(report))
     _say(report, "Earlier", as_json=as_json)
+    new, old = report.generation, report.replaced
+    try:
+        Releases(chosen.data_dir).add(
+            outcome="rolled back",
+            **{"from": old.stamp.encoder if old else None},
+            to=new.stamp.encoder,
+            replaces=old.name if old else None,
+            generation=new.name,
+        )
+    except BelegError as error:
+        # No error: whoever runs it again to mend that goes forward again.
+        click.secho(f"Only the record of it is lacking: {error.message}", fg="yellow", err=True)
+        sys.exit(3)
 
 
-def _maker_of_live(generations: Generations, chosen: Settings) -> tuple[Maker, str]:
+def _wanted_encoder(store: Store, live: Generation | None, chosen: Settings) -> str:
+    """Return the model reference of the promoted encoder while it stands for the setting, else the setting."""
+    from retriever.promoted import stands_for
+
+    return live.encoder if live and stands_for(store, live, chosen.encoder) else chosen.encoder
+
+
+def _maker_of_live(store: Store, generations: Generations, chosen: Settings) -> tuple[Maker, str]:
     """Return what makes chunks and vectors for the live generation, or as the settings say if there is none yet."""
     from retriever.chunk import ChunkSize
     from retriever.encode import open_encoder
@@ -225,13 +259,14 @@ def _maker_of_live(generations: Generations, chosen: Settings) -> tuple[Maker, s
     if live is None:
         return Maker(open_encoder(chosen.encoder), wanted), chosen.encoder
     maker = Maker(Encoders(chosen.encoder, open_=open_encoder).of(live), size_of(live))
-    if maker.size != wanted or live.encoder not in ("", chosen.encoder):
-        click.secho(
-            f"The index keeps its encoder ({live.encoder}) and chunks of {maker.size.tokens} tokens, overlapping by "
-            f"{maker.size.overlap}. The settings say otherwise: `beleg rebuild` follows them.",
-            fg="yellow",
-            err=True,
-        )
+    keeps = []
+    if live.encoder not in ("", _wanted_encoder(store, live, chosen)):
+        keeps.append(f"its encoder ({live.encoder})")
+    if maker.size != wanted:
+        keeps.append(f"chunks of {maker.size.tokens} tokens, overlapping by {maker.size.overlap}")
+    if keeps:
+        told = f"The index keeps {' and '.join(keeps)}. The settings say otherwise: `beleg rebuild` follows them."
+        click.secho(told, fg="yellow", err=True)
     return maker, live.encoder or chosen.encoder
 
 

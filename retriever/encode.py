@@ -15,7 +15,7 @@ from retriever.errors import ModelError
 from retriever.models import folder_fingerprint, locate
 from retriever.tuned import read_tuned
 
-__all__ = ["Encoder", "MiniLM", "Precision", "Vectors", "best_precision", "open_encoder"]
+__all__ = ["Encoder", "MiniLM", "Precision", "Vectors", "best_precision", "cores", "open_encoder"]
 
 Vectors = npt.NDArray[np.float32]
 """Shape (texts, dimensions), each row of length 1."""
@@ -80,7 +80,7 @@ class MiniLM:
         from transformers.utils import logging
 
         self.precision = precision or best_precision()
-        self._threads = threads or os.cpu_count() or 1
+        self._threads = threads or cores()
         self._batch_size = batch_size
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         self.alpha = read_tuned(folder).alpha
@@ -151,6 +151,11 @@ def open_encoder(reference: str, *, threads: int | None = None) -> MiniLM:
         ModelError: it is missing, damaged or no encoder.
     """
     return MiniLM(locate(reference), threads=threads)
+
+
+def cores() -> int:
+    """Return how many processors this process may run on: a container or a job may have fewer than the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def best_precision() -> Precision:

@@ -62,7 +62,7 @@ class Encoders:
         raise IndexMismatch(
             f"The index was made by the encoder {generation.encoder or generation.stamp.encoder[:12]}, which is not here: "
             + " ".join(reasons),
-            way_out="Set `encoder` to where it lies, or run `beleg rebuild` to build an index for the encoder in the settings.",
+            way_out="Set `encoder` to where it lies, or run `beleg rebuild --encoder MODEL` to build an index for another one.",
         )
 
     def _opened_as(self, reference: str, wanted: str) -> Encoder:

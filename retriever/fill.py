@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from retriever.analyze import ANALYSER, analyze
-from retriever.chunk import CHUNKER, CONTEXT_TOKENS, ChunkSize, chunk, context
+from retriever.chunk import CHUNKER, CONTEXT_TOKENS, ChunkSize, chunk, context, passage_text
 from retriever.encode import Encoder
 from retriever.errors import IndexMismatch, SettingsError
 from retriever.index.base import Generation, Stamp
@@ -57,7 +57,7 @@ class Maker:
         chunks, inputs = [], {}
         for piece in chunk(document, self.size, self.encoder):
             above = context(document.title, piece.headings, self.encoder)
-            text = f"{above}\n{piece.text}"
+            text = passage_text(document.title, piece.headings, piece.text, self.encoder)
             key = hashlib.sha256(text.encode()).hexdigest()
             terms = analyze(above, document.language) + analyze(piece.text, document.language)
             chunks.append(IndexedChunk(piece, terms, key))
@@ -82,7 +82,7 @@ class Maker:
                 done += 1
         inputs: dict[str, str] = {}
         for key, title, headings, text in list(store.without_vector(self.encoder.fingerprint, self.stamp.chunking)):
-            inputs[key] = f"{context(title, headings, self.encoder)}\n{text}"
+            inputs[key] = passage_text(title, headings, text, self.encoder)
             if len(inputs) == GROUP:
                 done += self._encode(store, inputs)
                 progress(GROUP)

@@ -108,15 +108,15 @@ def _verified(reference: str, folder: Path) -> Path:
 
 def _from_hub(reference: str, *, local_files_only: bool) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(reference, local_files_only=local_files_only))
-    except LocalEntryNotFoundError as error:
-        raise ModelError(f"The model {reference} is not on this machine.", way_out="Run `beleg fetch`.") from error
     except HFValidationError as error:
         raise ModelError(
             f"{reference} is no model: neither a path on this machine nor a hub id.", way_out="Check the setting."
         ) from error
-    except (HfHubHTTPError, OSError) as error:
+    except Exception as error:  # the hub's client, the one below it, and the disk have no class of error in common
+        if local_files_only and isinstance(error, LocalEntryNotFoundError):
+            raise ModelError(f"The model {reference} is not on this machine.", way_out="Run `beleg fetch`.") from error
         raise ModelError(f"The model {reference} could not be fetched: {error}") from error

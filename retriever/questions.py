@@ -44,7 +44,8 @@ def read_questions(path: Path, *, split: str | None = None) -> list[Question]:
     """
     found = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not `splitlines`: JSON may hold other line separators unescaped, such as U+2028.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise BelegError(f"{path} cannot be read: {error}.") from error
     for number, line in enumerate(lines, start=1):

@@ -22,7 +22,7 @@ from retriever.publish import Building, tidy
 from retriever.search import Searcher
 from retriever.store import Store
 
-__all__ = ["Phase", "Rebuild", "Report", "rollback"]
+__all__ = ["Phase", "Rebuild", "Report", "rollback", "swapped_already"]
 
 Phase = Literal["encode", "build", "verify", "gate", "swap"]
 
@@ -78,7 +78,7 @@ class Rebuild:
             SwapLost: another generation became live.
         """
         with self.store.rebuilding():
-            if _swapped_already(self.store, self.generations, self.maker.stamp, back=self._back):
+            if swapped_already(self.store, self.generations, self.maker.stamp, back=self._back):
                 with self.store.writer(wait_s=_PATIENCE_S):
                     return self._conclude(self.generations.previous(), None)
             try:
@@ -203,13 +203,18 @@ def rollback(
         )
     live = generations.live()
     # Killed right after its swap, a rollback that is run again must not go forward again.
-    target = live if live and _swapped_already(store, generations, live.stamp, back=True) else previous
+    target = live if live and swapped_already(store, generations, live.stamp, back=True) else previous
     maker = Maker(encoders.of(target), size_of(target))
     return Rebuild(store, generations, maker, target.encoder, encoders, alpha, None, target, on_phase, on_progress).run()
 
 
-def _swapped_already(store: Store, generations: Generations, stamp: Stamp, *, back: bool) -> bool:
-    """Say whether such a run was killed after its swap, with nothing left to do but to tidy up."""
+def swapped_already(store: Store, generations: Generations, stamp: Stamp, *, back: bool) -> bool:
+    """Say whether such a run was killed after its swap, with nothing left to do but to tidy up.
+
+    Args:
+        stamp: of what it was making.
+        back: whether it was a rollback.
+    """
     building, live, previous = Building.read(store), generations.live(fresh=True), generations.previous()
     if not building or not live or not previous or building.replaces != previous.name or building.back != back:
         return False

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from retriever.chunk import TokenCounter, context
 from retriever.encode import Precision, best_precision
 from retriever.errors import ModelError
 from retriever.models import folder_fingerprint, locate
 from retriever.tuned import read_tuned
 
-__all__ = ["CrossEncoderReranker", "Reranker", "blend", "open_reranker", "passage_text"]
+__all__ = ["CrossEncoderReranker", "Reranker", "blend", "open_reranker"]
 
 
 class Reranker(Protocol):
@@ -31,7 +30,7 @@ class Reranker(Protocol):
     depth: int
 
     def scores(self, query: str, texts: Sequence[str]) -> list[float]:
-        """Return for each text the probability, 0 to 1, that it answers the query; texts as `passage_text` makes them."""
+        """Return for each text the probability, 0 to 1, that it answers the query; texts as `chunk.passage_text` makes them."""
 
 
 class CrossEncoderReranker:
@@ -127,15 +126,6 @@ def open_reranker(reference: str, *, threads: int | None = None) -> CrossEncoder
         ModelError: it is missing, damaged or no reranker.
     """
     return CrossEncoderReranker(locate(reference), threads=threads)
-
-
-def passage_text(title: str, headings: Sequence[str], text: str, counter: TokenCounter) -> str:
-    """Return what a reranker reads of a passage, in training and in search: the same as the encoder, the text below its place.
-
-    Args:
-        counter: the encoder of the index, in whose tokens title and headings are cut (see `retriever.chunk.context`).
-    """
-    return f"{context(title, headings, counter)}\n{text}"
 
 
 def blend(fused: Sequence[float], judged: Sequence[float], *, weight: float) -> list[float]:

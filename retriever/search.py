@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from retriever.analyze import ANALYSER, analyze_query
+from retriever.chunk import passage_text
 from retriever.encode import Encoder
 from retriever.errors import IndexMismatch, QueryError
 from retriever.fuse import convex, reciprocal_rank
 from retriever.index.base import Candidate, Filters, Index
-from retriever.rerank import Reranker, blend, passage_text
+from retriever.rerank import Reranker, blend
 from retriever.schema import GAP, Hit
 from retriever.store import Passage
 

@@ -38,7 +38,7 @@ class Served(Protocol):
     def check(self) -> None:
         """Raise what would keep the next question from being answered."""
 
-    def search(self, query: str, *, limit: int, mode: Mode, filters: Filters | None) -> list[Hit]:
+    def search(self, query: str, *, limit: int, mode: Mode, filters: Filters | None, rerank: bool | None) -> list[Hit]:
         """Return the best passages."""
 
     def ask(

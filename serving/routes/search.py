@@ -18,7 +18,7 @@ def search_router(pipeline: Served) -> APIRouter:
     # Not `async`: the framework runs it in its pool of threads, as searching computes.
     @router.post("/search", summary="Find passages", responses=problem_responses(400, 413, 422, 500, 503))
     def search(wanted: SearchRequest) -> SearchPayload:
-        hits = pipeline.search(wanted.query, limit=wanted.limit, mode=wanted.mode, filters=wanted.filters)
+        hits = pipeline.search(wanted.query, limit=wanted.limit, mode=wanted.mode, filters=wanted.filters, rerank=wanted.rerank)
         return search_payload(hits)
 
     return router

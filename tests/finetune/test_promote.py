@@ -15,11 +15,13 @@ from typing import Any
 import pytest
 
 from finetune.candidate import open_candidate
-from finetune.promote import RELEASES, Releases, Verdict
+from finetune.promote import Verdict
 from retriever.errors import BelegError, GateFailed, IndexMissing, ModelError, SettingsError, StoreLocked
 from retriever.gate import Gate
+from retriever.promoted import stands_for
 from retriever.publish import Building
 from retriever.questions import Proof, Question
+from retriever.releases import RELEASES, Releases
 from retriever.store import Store
 
 HERE = Path(__file__).parent
@@ -92,6 +94,18 @@ def test_a_better_one_is_served(house: Any, made: ModuleType) -> None:
     house.rollback()
     assert house.stamp() == "fake-1"
     assert "new" in house.shown()
+
+
+def test_each_promoted_one_stands_for_the_setting(house: Any, made: ModuleType) -> None:
+    assert not stands_for(house.store, house.generations.live(), "fake-1")
+    for name in ("first", "second"):
+        made.make_candidate(house.data, name)
+        made.promotion(house, name, override="because").run()
+        assert stands_for(house.store, house.generations.live(), "fake-1")
+        assert not stands_for(house.store, house.generations.live(), "fake-2")
+    house.rollback()
+    assert house.generations.live().encoder.endswith("first/model")
+    assert stands_for(house.store, house.generations.live(), "fake-1")
 
 
 def test_what_is_served_already(house: Any, made: ModuleType) -> None:

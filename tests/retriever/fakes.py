@@ -80,6 +80,9 @@ class FakeEncoder:
             vector[0] = length = 1.0
         return (vector / length).astype(np.float32)
 
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        return np.stack([self.encode_query(text) for text in texts]) if texts else np.empty((0, self.dimensions), np.float32)
+
 
 class FakeReranker:
     """Judges each text as a test says.

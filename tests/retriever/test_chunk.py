@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retriever.chunk import CONTEXT_TOKENS, ChunkSize, chunk, context
+from retriever.chunk import CONTEXT_TOKENS, ChunkSize, chunk, context, passage_text
 from retriever.schema import Document, Heading
 
 
@@ -64,6 +64,13 @@ def test_a_sibling_heading_replaces_the_one_before() -> None:
 
 def test_context_does_not_repeat_the_title() -> None:
     assert context("Reisen", ["Reisen", "Verpflegung"], Words()) == "Reisen > Verpflegung"
+
+
+def test_a_passage_stands_below_its_place() -> None:
+    assert passage_text("Reisen", ("Reisen", "Hotel"), "145 Euro", Words()) == "Reisen > Hotel\n145 Euro"
+    assert passage_text("", (), "145 Euro", Words()) == "\n145 Euro"
+    long = passage_text("Reise > " + "kosten " * (CONTEXT_TOKENS + 5), ("Hotel",), "145 Euro", Words())
+    assert long.split() == ["Reise", ">", *["kosten"] * (CONTEXT_TOKENS - 2), "145", "Euro"]
 
 
 def test_context_is_cut_where_it_would_crowd_out_the_chunk() -> None:

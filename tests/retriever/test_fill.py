@@ -58,6 +58,15 @@ class TestMaker:
             assert item.key == hashlib.sha256(inputs[item.key].encode()).hexdigest()
             assert item.terms[:2] == ["de:handbuch", "de:anreis"]
 
+    def test_what_is_encoded_later_is_what_is_encoded_at_once(self, store: Store, maker: Maker, fakes: ModuleType) -> None:
+        """The key of a vector is a hash of what was encoded, whichever way it came there."""
+        made = fakes.document("a", f"Anreise\n\n{SENTENCES} 😀", title="Reise > " + "kosten " * (CONTEXT_TOKENS + 5))
+        _, inputs = maker.chunks(made)
+        store.put(made, [], loader="1", chunking="", encoder="", vectors={})
+        maker.fill(store)
+        assert sorted(maker.encoder.encoded) == sorted(inputs.values())  # type: ignore[attr-defined]
+        assert {hashlib.sha256(text.encode()).hexdigest() for text in inputs.values()} == set(inputs)
+
     def test_equal_chunks_share_a_key(self, maker: Maker, fakes: ModuleType) -> None:
         sentence = "Das Hotel liegt an der Bahn und hat viele Zimmer für alle Gäste im Land."
         chunks, inputs = maker.chunks(fakes.document("a", f"{sentence}\n\n{sentence}"))

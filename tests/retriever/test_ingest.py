@@ -271,7 +271,7 @@ class TestSettingsThatChange:
         assert str(caught.value) == (
             "The index was made by the encoder fake-1, which is not here: fake-1 is not on this machine. "
             "fake-2 is another one. "
-            "Set `encoder` to where it lies, or run `beleg rebuild` to build an index for the encoder in the settings."
+            "Set `encoder` to where it lies, or run `beleg rebuild --encoder MODEL` to build an index for another one."
         )
 
     def test_documents_that_lack_chunks_or_vectors_get_them(self, runs: Runs) -> None:

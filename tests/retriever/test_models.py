@@ -1,10 +1,12 @@
-"""From a reference to files, or to an error that says what to do. Nothing here may ask the network."""
+"""From a reference to files, or to an error that says what to do. Nothing here may ask the network beyond this machine."""
 
 from __future__ import annotations
 
 import os
+import socketserver
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -115,6 +117,40 @@ def test_a_hub_model_that_is_not_on_this_machine(tmp_path: Path, reference: str)
     message, way_out = done.stdout.strip().split(" | ")
     assert "is not on this machine" in message or "is no model" in message
     assert way_out != ""
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(b"This is no HTTP.\r\n\r\n", id="no HTTP"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{", id="cut off"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1\r\n\r\n{", id="no JSON"),
+        pytest.param(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", id="not there"),
+    ],
+)
+def test_a_hub_that_does_not_answer_as_it_should(tmp_path: Path, answer: bytes) -> None:
+    """Each comes as another class of error, some of which are neither the hub client's own nor the system's."""
+
+    class Answering(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(65536)
+            self.request.sendall(answer)
+
+    program = (
+        "from retriever.errors import ModelError; from retriever.models import fetch\n"
+        "try: fetch('beleg-test/nobody')\n"
+        "except ModelError as error: print(error.message)\n"
+    )
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Answering) as hub:
+        threading.Thread(target=hub.serve_forever, daemon=True).start()
+        place = f"http://127.0.0.1:{hub.server_address[1]}"
+        kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+        environment = {**kept, "HF_HOME": str(tmp_path), "HF_ENDPOINT": place, "HF_HUB_OFFLINE": "0",
+                       "PYTHONPATH": str(Path(__file__).parents[2])}  # fmt: skip
+        done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120)
+        hub.shutdown()
+    assert "Traceback" not in done.stderr, done.stderr
+    assert done.stdout.startswith("The model beleg-test/nobody could not be fetched: ")
 
 
 def test_a_fingerprint_is_of_names_and_contents(tmp_path: Path) -> None:

@@ -45,6 +45,14 @@ def test_good_lines(tmp_path: Path) -> None:
     assert read_questions(path, split="calibrate") == [second]
 
 
+def test_files_as_windows_and_other_programs_write_them(tmp_path: Path) -> None:
+    """A byte order mark, carriage returns, and a line separator that JSON allows within a text."""
+    path = tmp_path / "questions.jsonl"
+    odd = json.dumps({**GOOD, "question": "Wo\u2028denn?"}, ensure_ascii=False)
+    path.write_bytes(f"\ufeff{odd}\r\n{json.dumps(GOOD)}\r\n".encode())
+    assert [item.question for item in read_questions(path)] == ["Wo\u2028denn?", "Wo?"]
+
+
 @pytest.mark.parametrize(
     ("line", "named"),
     [

@@ -9,16 +9,13 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retriever.chunk import CONTEXT_TOKENS, ChunkSize
 from retriever.errors import ModelError
-from retriever.fill import Maker
-from retriever.rerank import CrossEncoderReranker, blend, open_reranker, passage_text
+from retriever.rerank import CrossEncoderReranker, blend, open_reranker
 
 QUERY = "was kostet ein hotel?"
 TEXTS = ["Hotel > Preise\nein hotel kostet 120 euro.", "", "x", "😀 東京", "wort " * 500, "fahrten mit der bahn", "ein hotel"]
@@ -152,20 +149,6 @@ def test_importing_it_is_light() -> None:
     program = "import retriever.rerank, sys; print('torch' in sys.modules)"
     root = Path(__file__).parents[2]
     assert subprocess.check_output([sys.executable, "-c", program], cwd=root, text=True) == "False\n"
-
-
-class TestPassageText:
-    def test_it_is_what_the_encoder_is_given(self, fakes: ModuleType) -> None:
-        encoder = fakes.FakeEncoder()
-        text = "Hotel\n\nDie Grenze liegt bei 145 Euro je Nacht. Frühstück wird nicht erstattet.\n\nEnde 😀."
-        made = fakes.document("d", text, title="Reise > " + "kosten " * (CONTEXT_TOKENS + 5))
-        chunks, inputs = Maker(encoder, ChunkSize(8, 2)).chunks(made)
-        assert len(chunks) > 1
-        for item in chunks:
-            assert inputs[item.key] == passage_text(made.title, item.chunk.headings, item.chunk.text, encoder)
-
-    def test_place_above_text(self, fakes: ModuleType) -> None:
-        assert passage_text("Reisen", ("Reisen", "Hotel"), "145 Euro", fakes.FakeEncoder()) == "Reisen > Hotel\n145 Euro"
 
 
 shares = st.floats(0, 1)

@@ -9,11 +9,12 @@ from types import ModuleType
 import pytest
 
 from retriever.analyze import ANALYSER
+from retriever.chunk import passage_text
 from retriever.encode import Vectors
 from retriever.errors import IndexMismatch, ModelError, QueryError
 from retriever.index.base import Candidate, Filters, Stamp
 from retriever.index.embedded import EmbeddedGenerations
-from retriever.rerank import CrossEncoderReranker, Reranker, passage_text
+from retriever.rerank import CrossEncoderReranker, Reranker
 from retriever.schema import GAP, Document
 from retriever.search import DEFAULT_ALPHA, Searcher, clean_filters
 from retriever.store import Passage, Store

@@ -136,9 +136,15 @@ class FakePipeline:
                 self.cancelled += cancelled()
 
     def search(
-        self, query: str, *, limit: int = 10, mode: Mode = "fused", filters: Mapping[str, Sequence[str]] | None = None
+        self,
+        query: str,
+        *,
+        limit: int = 10,
+        mode: Mode = "fused",
+        filters: Mapping[str, Sequence[str]] | None = None,
+        rerank: bool | None = None,
     ) -> list[Hit]:
-        self.searched.append((query, limit, mode, filters))
+        self.searched.append((query, limit, mode, filters, rerank))
         if self.error:
             raise self.error
         return [HIT, KEYWORD_HIT][:limit]

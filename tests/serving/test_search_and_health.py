@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from retriever.errors import IndexMissing, ModelError
+from retriever.errors import IndexMissing, ModelError, QueryError
 
 
 def test_a_search_answers_with_hits(running: Any, fake: Any, golden: Any) -> None:
@@ -16,12 +16,25 @@ def test_a_search_answers_with_hits(running: Any, fake: Any, golden: Any) -> Non
     assert response.status_code == 200
     assert response.headers["cache-control"] == "no-store"
     golden("search", response.json())
-    assert fake.searched == [("Belege", 5, "rrf", {"language": ["de"]})]
+    assert fake.searched == [("Belege", 5, "rrf", {"language": ["de"]}, None)]
 
 
 def test_what_a_search_need_not_say(running: Any, fake: Any) -> None:
     assert running.client.post("/v1/search", json={"query": "Belege"}).status_code == 200
-    assert fake.searched == [("Belege", 10, "fused", {})]
+    assert fake.searched == [("Belege", 10, "fused", {}, None)]
+
+
+@pytest.mark.parametrize("rerank", [True, False, None])
+def test_a_search_with_and_without_the_reranker(running: Any, fake: Any, rerank: bool | None) -> None:
+    assert running.client.post("/v1/search", json={"query": "Belege", "rerank": rerank}).status_code == 200
+    assert fake.searched == [("Belege", 10, "fused", {}, rerank)]
+
+
+def test_nothing_to_rerank_with(running: Any, fake: Any) -> None:
+    fake.error = QueryError("There is no reranker.", way_out="Leave `rerank` out.")
+    response = running.client.post("/v1/search", json={"query": "Belege", "rerank": True})
+    assert (response.status_code, response.json()["type"]) == (422, "urn:beleg:query")
+    assert response.json()["detail"] == "There is no reranker."
 
 
 @pytest.mark.parametrize(
@@ -35,6 +48,8 @@ def test_what_a_search_need_not_say(running: Any, fake: Any) -> None:
         ({"query": "x", "limit": "10"}, "limit"),
         ({"query": "x", "limit": True}, "limit"),
         ({"query": "x", "mode": "magic"}, "mode"),
+        ({"query": "x", "rerank": 1}, "rerank"),
+        ({"query": "x", "rerank": "yes"}, "rerank"),
         ({"query": "x", "filters": {"a": 1}}, "filters.a"),
         ({"query": "x", "filters": {"a": []}}, "filters.a"),
         ({"query": "x", "filters": {"a": ["b", None]}}, "filters.a.1"),
