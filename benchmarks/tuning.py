@@ -14,13 +14,14 @@ import json
 import shutil
 import time
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 
 from record import DEFAULT_OUT, record
 
 from finetune.evaluate_retriever import Remembering, measure, systems_of, tune_alpha
 from finetune.prepare import Parts, prepare, read_parts
 from finetune.recipe import Recipe, read_recipe
+from finetune.significance import paired
 from finetune.train_retriever import train_retriever
 from finetune.training import Point, Watch
 from finetune.workspace import Workspace
@@ -45,6 +46,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     parser.add_argument("--dev-only", action="store_true", help="For choosing: ask development questions, never test ones.")
+    parser.add_argument("--summary", action="store_true", help="Run nothing; compare what --work holds with BM25 and untuned.")
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT)
     options = parser.parse_args()
     begun = time.monotonic()
@@ -54,6 +56,9 @@ def main() -> None:
 
     base = read_recipe(options.recipe, options.overrides)
     parts = read_parts(base)
+    if options.summary:
+        summarise(options.work / "values", parts)
+        return
     workspace = Workspace(options.work / "workspace", ChunkSize(base.chunk_tokens, base.chunk_overlap))
     workspace.add_rows([*parts.train, *parts.dev, *parts.test])
     workspace.add_files([Path(path) for path in base.data.documents])
@@ -114,6 +119,34 @@ def run(
     part = "dev" if options.dev_only else "test"
     name = f"{variant}-{seed}-{part}-{recipe.trainer.learning_rate}-{recipe.trainer.epochs}.json"
     (folder / name).write_text(json.dumps(every))
+
+
+def summarise(folder: Path, parts: Parts) -> None:
+    """Print nDCG@10 of each variant, mean and deviation over seeds, and paired differences of the seeds' mean by question."""
+    documents = {str(at): row.document for at, row in enumerate(parts.test)}
+    runs: dict[str, list[dict[str, dict[str, float]]]] = {}
+    for file in sorted(folder.glob("*-test-*.json")):
+        runs.setdefault(file.name.rpartition("-test-")[0].rpartition("-")[0], []).append(json.loads(file.read_text()))
+    (untuned,) = runs["untuned"]
+    print("| variant | seeds | dense | fused | fused − BM25 | fused − untuned fused |\n| --- | --- | --- | --- | --- | --- |")
+    for variant in ("untuned", *(name for name in VARIANTS if name in runs and name != "untuned"), "reranked"):
+        found = runs.get(variant, [])
+        cells = []
+        for side in ("dense", "fused"):
+            means = [fmean(run[side].values()) for run in found if side in run]
+            spread = f" ± {stdev(means):.3f}" if len(means) > 1 else ""
+            cells.append(f"{fmean(means):.3f}{spread}" if means else "")
+        for other in (untuned["BM25"], untuned["fused"]):
+            if not found or (variant == "untuned" and other is untuned["fused"]):
+                cells.append("")
+                continue
+            mean = {key: fmean(run["fused"][key] for run in found) for key in other}
+            result = paired(mean, other, groups=documents)
+            cells.append(f"{result.difference:+.3f} ({result.low:+.3f} to {result.high:+.3f}, p {result.p:.3f})")
+        if found:
+            print(f"| {variant} | {len(found)} | {' | '.join(cells)} |")
+    mean = fmean(untuned["BM25"].values())
+    print(f"\nBM25: {mean:.3f}; {len(documents)} questions about {len(set(documents.values()))} documents.")
 
 
 if __name__ == "__main__":

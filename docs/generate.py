@@ -1,4 +1,4 @@
-"""Write the reference pages that are made from the code: docs/settings.md and docs/cli.md. `make docs` runs it."""
+"""Write the reference pages that are made from the code: settings.md, cli.md and recipes.md. `make docs` runs it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 
 import beleg
+from finetune.recipe import Recipe, keys, shipped
 from retriever.settings import PREFIX, Settings
 
-__all__ = ["cli_page", "main", "settings_page"]
+__all__ = ["cli_page", "main", "recipes_page", "settings_page"]
 
 _HERE = Path(__file__).resolve().parent
 
@@ -31,6 +32,26 @@ def settings_page() -> str:
     for name, field in Settings.model_fields.items():
         value = "the user's data folder" if name == "data_dir" else f"`{getattr(defaults, name)!s}`"
         lines.append(f"| `{name}` | `{PREFIX}{name.upper()}` | {'empty' if value == '``' else value} | {field.description} |")
+    return "\n".join(lines) + "\n"
+
+
+def recipes_page() -> str:
+    """Return docs/recipes.md."""
+    lines = [
+        "# Recipes",
+        "",
+        "Generated from `finetune/recipe.py` and `finetune/recipes/` by `make docs`. How to use them: [train.md](train.md).",
+        "",
+        "| shipped recipe | for |",
+        "| --- | --- |",
+        *(f"| `{name}` | {text} |" for name, text in shipped().items()),
+        "",
+        "An unknown key is an error. `--set` sets a key on the command line.",
+        "",
+        "| key | default | what it does |",
+        "| --- | --- | --- |",
+        *(f"| `{key}` | {default} | {text} |" for key, default, text in keys(Recipe)),
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -60,9 +81,10 @@ def _block(command: click.Command, context: click.Context) -> str:
 
 
 def main() -> None:
-    """Write both pages."""
+    """Write all pages."""
     (_HERE / "settings.md").write_text(settings_page(), encoding="utf-8")
     (_HERE / "cli.md").write_text(cli_page(), encoding="utf-8")
+    (_HERE / "recipes.md").write_text(recipes_page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

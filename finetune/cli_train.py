@@ -93,7 +93,7 @@ def train(
 
     chosen = open_settings()
     given = [
-        f"data.{key}=[{', '.join(json.dumps(value) for value in values)}]"
+        f"data.{key}=[{', '.join(json.dumps(value, ensure_ascii=False) for value in values)}]"
         for key, values in (("train", data), ("documents", documents))
         if values
     ]

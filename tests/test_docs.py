@@ -19,7 +19,7 @@ def generate() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("page", ["settings", "cli"])
+@pytest.mark.parametrize("page", ["settings", "cli", "recipes"])
 def test_page_is_fresh(generate: ModuleType, page: str) -> None:
     written = (_DOCS / f"{page}.md").read_text(encoding="utf-8")
     assert written == getattr(generate, f"{page}_page")(), "run `make docs`"
