@@ -80,6 +80,8 @@ def train(
 
     It leaves a candidate: the model, its learning curve, the negatives, and a report on held-out rows. Nothing that is served
     changes before `beleg promote`. Ctrl-C finishes the step and saves; the same command goes on from there.
+
+    Exit code 3: trained, but a row or a document could not be read.
     """
     import os
 
@@ -113,14 +115,17 @@ def train(
             os.nice(10)  # a job of a server: questions come first
         watch = Watch(seen.on_phase, seen.on_progress, seen.on_note)
         folder = candidates_folder(chosen.data_dir)
-        candidate = Training(read, folder, name, served.reference(), served.documents, watch).run()
+        training = Training(read, folder, name, served.reference(), served.documents, watch)
+        candidate = training.run()
         told = {"candidate": candidate.name, "folder": str(candidate.folder), **candidate.manifest.model_dump(mode="json")}
         seen.journal.tell("result", candidate=candidate.name, before=candidate.manifest.measured("before"),
                           after=candidate.manifest.measured("after"))  # fmt: skip
     if as_json:
-        print_json(told)
+        print_json({**told, "left_out": training.left_out})
     else:
         _say(candidate)
+    if training.left_out:
+        raise click.exceptions.Exit(3)
 
 
 def _dry(recipe: Recipe, served: str, seen: Watched, *, as_json: bool) -> None:

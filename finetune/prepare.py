@@ -33,6 +33,12 @@ from retriever.schema import document_id
 
 __all__ = ["Example", "Mined", "Parts", "Prepared", "data_hash", "mine", "prepare", "read_parts"]
 
+_RUN = 8
+"""Words in a row that two texts seldom share by chance."""
+
+_ECHO = 0.5
+"""Share of a passage's runs of words that stand in documents which are measured on: such a passage is held out as well."""
+
 _DRAWN = 64
 """Random passages that are looked at where a row's hard negatives ran out."""
 
@@ -128,14 +134,13 @@ def prepare(recipe: Recipe, parts: Parts, workspace: Workspace, encoder: Encoder
     watch.on_phase("encode", _lacking(workspace, encoder))
     workspace.fill(encoder, progress=watch.on_progress)
     index, passages = workspace.index(encoder), workspace.passages(encoder)
-    kept = _documents((*parts.dev, *parts.test))
-    allowed = np.array([document not in kept for document in passages.documents])
+    allowed = ~_held_out(passages, _documents((*parts.dev, *parts.test)))
     judge = _judge(recipe.negatives.cross_encoder)
     made = []
     for name, rows in (("train", parts.train), ("dev", parts.dev)):
         watch.on_phase("mine", len(rows))
         # Development rows may be told apart from passages of development; the loss on them teaches nothing.
-        among = allowed if name == "train" else ~np.isin(passages.documents, list(_documents(parts.test)))
+        among = allowed if name == "train" else ~_held_out(passages, _documents(parts.test))
         labels = workspace.labels(rows)
         finder = Finder(passages)
         placed = [(at, number) for at, number in enumerate(finder.positives(rows, labels)) if number is not None]
@@ -310,6 +315,22 @@ def _judge(reference: str) -> Callable[[str, Sequence[str]], Sequence[float]] | 
 def _documents(rows: Iterable[Row]) -> set[str]:
     """Return the documents of a workspace that rows are about."""
     return {document_id(source_of_context(text)) for row in rows for text in row.positives}
+
+
+def _held_out(passages: Passages, documents: Collection[str]) -> npt.NDArray[np.bool_]:
+    """Say of each passage whether it is in these documents, or says again what stands there: a context's own file, for one."""
+    inside = np.isin(passages.documents, list(documents))
+    said = {run for number in np.flatnonzero(inside) for run in _runs(passages.texts[int(number)])}
+    for number in np.flatnonzero(~inside):
+        runs = _runs(passages.texts[int(number)])
+        inside[number] = sum(run in said for run in runs) >= _ECHO * len(runs)
+    return inside
+
+
+def _runs(text: str) -> list[int]:
+    """Return a hash of every run of words; a shorter text is one run."""
+    words = text.casefold().split()
+    return [hash(tuple(words[at : at + _RUN])) for at in range(max(1, len(words) - _RUN + 1))]
 
 
 def _lacking(workspace: Workspace, encoder: Encoder) -> int | None:

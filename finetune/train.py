@@ -58,6 +58,9 @@ class Training:
         name: of the candidate; None makes one of the task and a hash of recipe and data.
         served: model reference of the encoder that is served; a reranker's passages are found by it.
         documents: of the live index, read only if the recipe asks for them.
+
+    Attributes:
+        left_out: what could not be read, each with the reason.
     """
 
     recipe: Recipe
@@ -66,6 +69,7 @@ class Training:
     served: str = ""
     documents: Callable[[], Iterable[Document]] = field(default=lambda: ())
     watch: Watch = field(default_factory=Watch)
+    left_out: list[str] = field(default_factory=list, init=False)
 
     def run(self) -> Candidate:
         """Train, and return the candidate; one that is there already by the same recipe and data is returned as it is.
@@ -110,8 +114,9 @@ class Training:
             f"{len(part)} {name}"
             for name, part in (("training", parts.train), ("development", parts.dev), ("test", parts.test))
         )
-        fatal = sum(problem.fatal for problem in parts.problems)
-        left_out = f"; {fatal} rows left out, see `beleg data check`" if fatal else ""
+        fatal = [problem for problem in parts.problems if problem.fatal]
+        self.left_out += [f"{problem.origin}, {problem.field}: {problem.message}" for problem in fatal]
+        left_out = f"; {len(fatal)} rows left out, see `beleg data check`" if fatal else ""
         self.watch.on_note(f"rows: {rows}{left_out}")
         learnt = {text for row in parts.train for text in row.positives}
         shared = sum(1 for row in (*parts.dev, *parts.test) if learnt.intersection(row.positives))
@@ -149,6 +154,7 @@ class Training:
             workspace.add_rows([*parts.train, *parts.dev, *parts.test])
             for problem in workspace.add_files([Path(path) for path in recipe.data.documents]):
                 watch.on_note(f"left out: {problem}")
+                self.left_out.append(str(problem))
             if recipe.data.with_index:
                 workspace.add_documents(self.documents())
             finding = recipe.base_model if recipe.task == "retriever" else recipe.encoder or self.served

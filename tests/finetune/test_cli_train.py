@@ -136,6 +136,12 @@ def test_rows_left_out_are_counted(
     rows = write(tmp_path / "here" / "rows.jsonl", lamps[:8])
     with rows.open("a", encoding="utf-8") as file:
         file.write("{oops\n")
-    done = run("retriever", recipe, "--data", rows)
-    assert done.exit_code == 0, (done.output, done.exception)
+    page = tmp_path / "here" / "empty.md"
+    page.touch()
+    done = run("retriever", recipe, "--data", rows, "--documents", page, "--json")
+    assert done.exit_code == 3, (done.output, done.exception)
+    left_out = json.loads(done.stdout)["left_out"]
+    assert len(left_out) == 2
+    assert "line 9" in left_out[0]
+    assert "empty.md" in left_out[1]
     assert "rows: 8 training, 0 development, 0 test; 1 rows left out, see `beleg data check`" in done.stderr

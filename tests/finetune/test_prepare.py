@@ -20,7 +20,7 @@ from finetune.training import Watch
 from finetune.workspace import Workspace, source_of_context
 from retriever.chunk import ChunkSize
 from retriever.errors import BelegError
-from retriever.schema import document_id
+from retriever.schema import Document, document_id
 
 
 def recipe(**more: Any) -> Recipe:
@@ -43,6 +43,23 @@ def run(
     with Workspace(folder, ChunkSize(made.chunk_tokens, made.chunk_overlap)) as workspace:
         workspace.add_rows([*train, *dev, *test])
         return prepare(made, Parts(train, dev, test, {}, []), workspace, encoder, Watch())
+
+
+def test_nor_is_what_repeats_it(tmp_path: Path, fakes: ModuleType) -> None:
+    """A test row's context stands in a file that lies there too: the file's other passages may serve, that one may not."""
+    told = "The blue press in hall nine is oiled every second Monday by the night shift."
+    other = "Visitors leave their badge at the gate before they go home in the evening again."
+    train = [row(number) for number in range(3)]
+    test = [row("t", text=told, question="When is the blue press oiled?")]
+    made = recipe(negatives={"easy": 4, "hard": 4, "margin": None})
+    with Workspace(tmp_path, ChunkSize(made.chunk_tokens, made.chunk_overlap)) as workspace:
+        workspace.add_rows([*train, *test])
+        file = Document(document_id("file.md"), "file.md", "Rules", f"{told}\n\n{other}", "en", "hash")
+        workspace.add_documents([file])
+        found = prepare(made, Parts(train, [], test, {}, []), workspace, fakes.FakeEncoder(), Watch())
+    used = {found.passages.texts[number] for item in found.train.examples for number in item.negatives}
+    assert other in used
+    assert not any(told in text for text in used)
 
 
 def document_of(text: Context) -> str:
