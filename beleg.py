@@ -23,6 +23,7 @@ _COMMANDS = {
     "jobs": ("serving.cli", "Leave long work to a running server: start it, watch it, cancel it."),
     "feedback": ("reader.cli_feedback", "Keep what people say of answers, and show it."),
     "data": ("finetune.cli_data", "Check, clean, split and balance questions with known answers."),
+    "raft": ("finetune.cli_raft", "Make, check and review what the reader learns from."),
     "train": ("finetune.cli_train", "Retrain the retriever or the reranker by a recipe."),
     "evaluate": ("finetune.cli", "Measure search and answers on questions with known answers."),
     "calibrate": ("finetune.cli", "Learn from such questions when to abstain."),

@@ -22,7 +22,7 @@ from reader.quotes import ABSTAIN, ANSWER, CLOSE, OPEN
 from reader.schema import Turn
 from retriever.schema import Hit
 
-__all__ = ["Rendered", "fingerprint", "render"]
+__all__ = ["Example", "Rendered", "fingerprint", "render", "render_example"]
 
 _SYSTEM = f"""\
 You answer questions from numbered passages of a company's documents. First quote the sentence of a passage that proves \
@@ -63,6 +63,9 @@ _MARKS = re.compile(
     r"<\|[^|>\s]{1,40}\|>|<｜[^｜>]{1,40}｜>|</?[a-z]{2,}(?:_[a-z]+)*>|</?s>|\[/?[A-Z_]{3,24}\]|<</?SYS>>"
     r"|##(?:begin|end)_quote##|<ANSWER>"
 )
+_OURS = frozenset({OPEN, CLOSE, ANSWER.rstrip(":")})
+_PLACE = "\N{OBJECT REPLACEMENT CHARACTER}"
+"""Stands for the answer where only the template around it is wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,24 @@ class Rendered:
     prompt: Prompt
     hits: tuple[Hit, ...]
     dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A prompt and the answer to learn, as one run of tokens.
+
+    Attributes:
+        mask: 1 for each token that the loss counts, those of the answer and of the mark that ends its turn; 0 for the prompt's,
+            which come first.
+    """
+
+    tokens: tuple[int, ...]
+    mask: tuple[int, ...]
+
+    @property
+    def prompt_tokens(self) -> int:
+        """How many tokens the prompt has."""
+        return len(self.mask) - sum(self.mask)
 
 
 def render(engine: Engine, question: str, hits: Sequence[Hit], *, history: Sequence[Turn] = (), answer_tokens: int) -> Rendered:
@@ -105,6 +126,49 @@ def render(engine: Engine, question: str, hits: Sequence[Hit], *, history: Seque
     )
 
 
+def render_example(engine: Engine, question: str, hits: Sequence[Hit], answer: str) -> Example:
+    """Render what a model is trained on: the very tokens of `render`, then those of the answer, then the end of the turn.
+
+    The answer begins right after the prompt, without the blank that some templates put there: so it does where the grammar
+    makes it. Marks of chat templates within it are broken up, those of quotes and answers are not.
+
+    Raises:
+        PromptTooLong: the passages and the answer do not fit the context; none is ever left out.
+        EngineError: the engine has no chat template at hand, it cannot be rendered, it does not end a turn, or the tokens of
+            prompt and answer cannot be told apart.
+    """
+    if not engine.chat_template:
+        raise EngineError(
+            f"The chat template of {engine.model} is not at hand, so nothing can be rendered to train on.",
+            way_out="Open the model itself, not a server that keeps its template.",
+        )
+    messages = _messages(question, hits, ())
+    prompt = tuple(engine.tokenize(_apply_template(engine, messages)))
+    written = _MARKS.sub(lambda mark: mark.group() if mark.group() in _OURS else _broken(mark), answer)
+    answered = (*messages, Message("assistant", _PLACE))
+    _, found, tail = _apply_template(engine, answered, reply=False).rpartition(_PLACE)
+    ends = tail.strip() or engine.eos
+    if not found or not ends:
+        raise EngineError(f"The chat template of {engine.model} has no mark that ends a turn.")
+    target = _continued(engine, prompt, _apply_template(engine, messages), written + ends)
+    if len(prompt) + len(target) > engine.context_size:
+        raise PromptTooLong(
+            f"The example takes {len(prompt) + len(target)} tokens, and {engine.model} {engine.context_size}.",
+            way_out="Show fewer or shorter passages, or raise context_tokens.",
+        )
+    return Example((*prompt, *target), (0,) * len(prompt) + (1,) * len(target))
+
+
+def _continued(engine: Engine, prompt: Sequence[int], before: str, text: str) -> list[int]:
+    """Return the tokens of a text that goes on from a prompt, as if the model had written it."""
+    # Tokenizers that put a blank before a text would put one here if it were cut by itself.
+    for context, tokens in ((before, list(prompt)), ("\n", engine.tokenize("\n"))):
+        whole = engine.tokenize(context + text)
+        if whole[: len(tokens)] == tokens:
+            return whole[len(tokens) :]
+    raise EngineError(f"The tokenizer of {engine.model} joins the end of a prompt and the beginning of its answer.")
+
+
 def fingerprint(engine: Engine) -> str:
     """Return a hash of everything that shapes a prompt: the wording above and the model's chat template."""
     messages = _messages("?", (), ())
@@ -129,12 +193,17 @@ def _ask(question: str, passages: Sequence[tuple[str, str]]) -> str:
 
 def _harmless(text: str) -> str:
     """Break up marks that end a turn or a quote: a document that has them must not speak for anybody."""
-    return _MARKS.sub(lambda match: f"{match.group()[0]} {match.group()[1:]}", text)
+    return _MARKS.sub(_broken, text)
 
 
-def _apply_template(engine: Engine, messages: Sequence[Message]) -> str:
+def _broken(mark: re.Match[str]) -> str:
+    return f"{mark.group()[0]} {mark.group()[1:]}"
+
+
+def _apply_template(engine: Engine, messages: Sequence[Message], *, reply: bool = True) -> str:
+    """Return the conversation as text; with `reply`, up to where the model's turn begins."""
     turns = [{"role": message.role, "content": message.content} for message in messages]
-    names = {"add_generation_prompt": True, "bos_token": engine.bos, "eos_token": engine.eos}
+    names = {"add_generation_prompt": reply, "bos_token": engine.bos, "eos_token": engine.eos}
     try:
         template = _template(engine.chat_template)
         try:

@@ -16,7 +16,8 @@ __all__ = ["in_words", "missing_from_quotes", "says_something", "strength", "unk
 
 _IDENTIFIER = re.compile(r"\b(?=\w*[-/.]?\w*\d)(?=[\w/.-]*[^\W\d_])\w+(?:[-/.]\w+)*\b|\b\d{4,}\b")
 _YEAR = re.compile(r"(?:19|20)\d\d")
-_NUMBER = re.compile(r"\d+(?:[.,:/ ]\d+)*")
+# A blank joins thousands only: “in 1974 20 % of …” holds two numbers.
+_NUMBER = re.compile(r"(?<!\d)\d{1,3}(?: \d{3})+(?!\d)(?:,\d+)?|\d+(?:[.,:/]\d+)*")
 _NAME = re.compile(r"\b[A-ZÄÖÜ][\w-]+")
 # Not after the dot of an ordinal or an abbreviation: in “am 3. Mai” and “Dr. Ihde” a name follows.
 _SENTENCE_START = re.compile(r"(?:^|(?<!\d)(?<!\b\w)(?<!\b\w\w)(?<!\bMrs)(?<!\bProf)\.\s+|[!?:]\s+)\W*$")
