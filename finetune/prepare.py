@@ -145,7 +145,7 @@ def prepare(recipe: Recipe, parts: Parts, workspace: Workspace, encoder: Encoder
         finder = Finder(passages)
         placed = [(at, number) for at, number in enumerate(finder.positives(rows, labels)) if number is not None]
         queries = encoder.encode_queries([rows[at].question for at, _ in placed])
-        golden = _golden(rows, [at for at, _ in placed], labels, finder)
+        golden = _golden(rows, [at for at, _ in placed], labels, finder, apart=recipe.negatives.translations)
         made.append(mine(recipe, rows, placed, golden, queries, passages, among, index, finder, judge, watch.on_progress))
     if not made[0].examples:
         raise BelegError(
@@ -265,39 +265,67 @@ def _hard(
     ]
     filter_ = Filter(passages.texts, passages.vectors, wanted.margin, wanted.answers, judge, inputs=passages.inputs)
     mined = hard(items, sources, filter_, wanted=wanted.hard, first=given, progress=progress)
+    # Known to be translations, they need no filter; nearly all would fall to it.
+    twins = _translations(rows, placed) if wanted.translations else [[] for _ in placed]
     draw = np.random.default_rng(recipe.trainer.seed)
-    full = []
-    for item, row in zip(items, mined.chosen, strict=True):
+    chosen, full = [], []
+    for item, twin, rest in zip(items, twins, mined.chosen, strict=True):
+        row = [*twin, *(number for number in rest if number not in twin)][: wanted.hard]
         more: list[int] = []
         if len(row) < wanted.hard:
             # Random ones pass the same filter: in a small corpus any of them may answer.
             drawn = [number for number in draw.permutation(pool)[:_DRAWN].tolist() if number not in row]
             reasons = filter_.reasons(*item, drawn)
             more = [number for number, reason in zip(drawn, reasons, strict=True) if reason is None]
+        chosen.append(row)
         full.append((*row, *more[: wanted.hard - len(row)]))
-    used = sum(map(len, mined.chosen))
+    used = sum(map(len, chosen))
     report: dict[str, object] = {
         "given": sum(map(len, given)),
+        **({"translations": sum(map(len, twins))} if wanted.translations else {}),
         "looked at": mined.dropped.pop("seen", 0),
         "dropped": dict(mined.dropped.most_common()),
         "used": used,
-        "distinct": len({number for row in mined.chosen for number in row}),
+        "distinct": len({number for row in chosen for number in row}),
         "filled with random ones": sum(map(len, full)) - used,
     }
     return full, report
 
 
 def _golden(
-    rows: Sequence[Row], placed: Sequence[int], labels: Mapping[str, Sequence[Label]], finder: Finder
+    rows: Sequence[Row],
+    placed: Sequence[int],
+    labels: Mapping[str, Sequence[Label]],
+    finder: Finder,
+    *,
+    apart: bool,
 ) -> list[Collection[int]]:
-    """Return the passages that answer each row; what answers its translations, which share its id, answers it too."""
+    """Return the passages that answer each row; what answers its translations, which share its id, answers it too.
+
+    Args:
+        apart: whether translations are told apart instead.
+    """
+
+    def key_of(at: int) -> str:
+        name = rows[at].id or f"row {at}"
+        return f"{rows[at].language} {name}" if apart else name
+
     of: dict[str, set[int]] = defaultdict(set)
     for at in placed:
-        key = rows[at].id or f"row {at}"
+        key = key_of(at)
         of[key].update(number for label in labels[str(at)] for number in finder.holding(label))
         # Where the answer stands in the others is not said: any part of them may hold it.
         of[key].update(number for text in rows[at].positives[1:] for number in finder.of_context(text))
-    return [of[rows[at].id or f"row {at}"] for at in placed]
+    return [of[key_of(at)] for at in placed]
+
+
+def _translations(rows: Sequence[Row], placed: Sequence[tuple[int, int]]) -> list[list[int]]:
+    """Return the positives of each row's translations."""
+    of: dict[str, set[tuple[str, int]]] = defaultdict(set)
+    for at, positive in placed:
+        if rows[at].id:
+            of[rows[at].id].add((rows[at].language, positive))
+    return [sorted(number for language, number in of[rows[at].id] if language != rows[at].language) for at, _ in placed]
 
 
 def _likest(numbers: Sequence[int], passages: Passages, query: Vectors) -> int | None:

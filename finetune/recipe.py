@@ -70,6 +70,13 @@ class Negatives(_Part):
         float | None, Field(gt=0, le=1, description="Drop mined ones that score above this share of the positive's score.")
     ] = 0.95
     answers: Annotated[bool, Field(description="Drop mined ones in which an answer stands.")] = True
+    translations: Annotated[
+        bool,
+        Field(
+            description="Take the passages of a row's translations, which share its id, for its first hard negatives, so that "
+            "questions find documents of their own language. By default they are held to answer it as well."
+        ),
+    ] = False
     cross_encoder: Annotated[str, Field(description="Model that drops those it takes for answers; empty for none.")] = ""
 
 

@@ -62,6 +62,20 @@ def test_nor_is_what_repeats_it(tmp_path: Path, fakes: ModuleType) -> None:
     assert not any(told in text for text in used)
 
 
+def test_translations_are_told_apart_on_request(tmp_path: Path, fakes: ModuleType) -> None:
+    rows = [row(number, id_=f"q{number}") for number in range(4)]
+    rows += [
+        row(number, id_=f"q{number}", text=f"Die Maschine m{number} steht in hall h{number}.", language="de")
+        for number in range(4)
+    ]
+    for apart in (False, True):
+        negatives = {"easy": 0, "hard": 2, "margin": None, "translations": apart}
+        made = run(tmp_path / str(apart), fakes.FakeEncoder(), rows, negatives=negatives)
+        twin = {at: made.train.examples[(at + 4) % 8].positive for at in range(8)}
+        assert [twin[item.row] in item.negatives for item in made.train.examples] == [apart] * 8
+        assert [twin[item.row] in item.golden for item in made.train.examples] == [not apart] * 8
+
+
 def document_of(text: Context) -> str:
     return document_id(source_of_context(text))
 
