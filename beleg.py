@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 
 import click
@@ -25,6 +26,7 @@ _COMMANDS = {
     "data": ("finetune.cli_data", "Check, clean, split and balance questions with known answers."),
     "raft": ("finetune.cli_raft", "Make, check and review what the reader learns from."),
     "train": ("finetune.cli_train", "Retrain the retriever or the reranker by a recipe."),
+    "export": ("finetune.cli_export", "Turn a tuned reader into GGUF files that are proven to be it."),
     "evaluate": ("finetune.cli", "Measure search and answers on questions with known answers."),
     "calibrate": ("finetune.cli", "Learn from such questions when to abstain."),
     "candidates": ("finetune.cli_promote", "Show what was trained, and what of it is live."),
@@ -65,6 +67,8 @@ def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 error, 2 wrong usage, 3 done but something was left out."""
     from retriever.errors import BelegError, SettingsError
 
+    # It tells, whenever a library looks whether it is there, of a faster kernel that could be downloaded.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         code = beleg.main(standalone_mode=False)
     except click.ClickException as error:

@@ -22,13 +22,13 @@ import numpy.typing as npt
 from reader.errors import EngineError
 from retriever.errors import ModelError
 
-__all__ = ["Native"]
+__all__ = ["Native", "library"]
 
 Logits = npt.NDArray[np.float32]
 
 
 @functools.cache
-def _library() -> tuple[Any, deque[str], object]:
+def library() -> tuple[Any, deque[str], object]:
     """Load llama.cpp once, and hear its complaints instead of letting them onto stderr."""
     try:
         with _waiting_asleep():
@@ -75,7 +75,7 @@ class Native:
         self._memory: Any = None
         if not path.is_file():
             raise ModelError(f"There is no model file at {path}.", way_out="Check the reader's path, or fetch the model.")
-        self._api, heard, _ = _library()
+        self._api, heard, _ = library()
         api = self._api
         heard.clear()
         self._model = api.llama_model_load_from_file(os.fsencode(path), api.llama_model_default_params())
@@ -188,7 +188,7 @@ class Native:
         self._batch.n_tokens = count
         status = self._api.llama_decode(self._context, self._batch)
         if status != 0:
-            heard = _library()[1]
+            heard = library()[1]
             raise EngineError(f"llama.cpp failed to evaluate {count} tokens at {position} (status {status}){_because(heard)}.")
         if not logits:
             return None
