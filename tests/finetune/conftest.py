@@ -9,6 +9,9 @@ from types import ModuleType
 
 import pytest
 
+# A program that tests start; doctests are not looked for in it, as it needs fakes that only they hand it.
+collect_ignore = ["promote_program.py"]
+
 
 @pytest.fixture(scope="session")
 def fakes() -> ModuleType:
