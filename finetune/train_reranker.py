@@ -12,19 +12,7 @@ import numpy as np
 from finetune.negatives import nearest
 from finetune.prepare import Example, Prepared
 from finetune.recipe import Recipe
-from finetune.training import (
-    Point,
-    Watch,
-    arguments,
-    board,
-    drawn,
-    keep,
-    last_checkpoint,
-    precision,
-    shorten,
-    stopping,
-    watching,
-)
+from finetune.training import Point, Watch, arguments, drawn, fit, precision
 from retriever.encode import cores
 from retriever.models import locate
 
@@ -42,22 +30,8 @@ _AMONG = 20
 
 
 def train_reranker(recipe: Recipe, prepared: Prepared, folder: Path, watch: Watch, points: list[Point]) -> int:
-    """Train, and leave the best checkpoint's model in `model/`; see `finetune.train_retriever.train_retriever`."""
-    with stopping() as asked:
-        trainer = build_trainer(recipe, prepared, folder)
-        window = shorten(trainer.model, recipe)
-        trainer.add_callback(watching(watch, asked, points, folder / "log.json"))
-        trainer.add_callback(board(folder))
-        checkpoint = last_checkpoint(folder)
-        if checkpoint:
-            watch.on_note(f"going on at step {checkpoint.rpartition('-')[2]}")
-        trainer.train(resume_from_checkpoint=checkpoint)
-        if asked.asked:
-            raise KeyboardInterrupt
-    assert trainer.model is not None
-    trainer.model.max_seq_length = window
-    keep(trainer.model, folder / "model")
-    return int(trainer.state.global_step)
+    """Train, and leave the best checkpoint's model in `model/`; see `finetune.training.fit`."""
+    return fit(lambda: build_trainer(recipe, prepared, folder), recipe, folder, watch, points)
 
 
 def build_trainer(recipe: Recipe, prepared: Prepared, folder: Path) -> CrossEncoderTrainer:

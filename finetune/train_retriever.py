@@ -12,19 +12,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.batches import Shown, batches
 from finetune.prepare import Example, Prepared
 from finetune.recipe import Recipe
-from finetune.training import (
-    Point,
-    Watch,
-    arguments,
-    board,
-    drawn,
-    keep,
-    last_checkpoint,
-    precision,
-    shorten,
-    stopping,
-    watching,
-)
+from finetune.training import Point, Watch, arguments, drawn, fit, precision
 from retriever.encode import cores
 from retriever.models import locate
 
@@ -39,33 +27,8 @@ _METRIC = "eval_dev_cosine_ndcg@10"
 
 
 def train_retriever(recipe: Recipe, prepared: Prepared, folder: Path, watch: Watch, points: list[Point]) -> int:
-    """Train, and leave the best checkpoint's model in `model/`; a stopped or killed run goes on at its last checkpoint.
-
-    Args:
-        folder: the candidate's.
-        points: filled with the learning curve as training goes.
-
-    Returns:
-        The number of steps.
-
-    Raises:
-        KeyboardInterrupt: somebody asked for an end; what was trained is saved.
-    """
-    with stopping() as asked:
-        trainer = build_trainer(recipe, prepared, folder)
-        window = shorten(trainer.model, recipe)
-        trainer.add_callback(watching(watch, asked, points, folder / "log.json"))
-        trainer.add_callback(board(folder))
-        checkpoint = last_checkpoint(folder)
-        if checkpoint:
-            watch.on_note(f"going on at step {checkpoint.rpartition('-')[2]}")
-        trainer.train(resume_from_checkpoint=checkpoint)
-        if asked.asked:
-            raise KeyboardInterrupt
-    # What is served sees whole passages, however much of them training has seen.
-    trainer.model.max_seq_length = window
-    keep(trainer.model, folder / "model")
-    return int(trainer.state.global_step)
+    """Train, and leave the best checkpoint's model in `model/`; see `finetune.training.fit`."""
+    return fit(lambda: build_trainer(recipe, prepared, folder), recipe, folder, watch, points)
 
 
 def build_trainer(recipe: Recipe, prepared: Prepared, folder: Path) -> SentenceTransformerTrainer:
@@ -156,6 +119,10 @@ def _sampler(dataset: Dataset, answers: Mapping[str, Collection[str]], *args: An
             draw = torch.Generator().manual_seed(self.seed + self.epoch)
             order = torch.randperm(len(rows), generator=draw).tolist()
             yield from batches(rows, order, self.batch_size)
+
+        def __len__(self) -> int:
+            # Rows that are kept apart make more batches than rows / size, and the trainer goes by what it was promised.
+            return sum(1 for _ in self)
 
     return Sampler(dataset, *args, **kwargs)
 

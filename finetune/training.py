@@ -30,6 +30,7 @@ __all__ = [
     "board",
     "curve",
     "drawn",
+    "fit",
     "keep",
     "last_checkpoint",
     "precision",
@@ -264,6 +265,37 @@ def keep(model: Any, folder: Path) -> None:
         partial.rename(folder)
     except (OSError, SafetensorError) as error:
         raise BelegError(f"{folder} cannot be written: {error}.", way_out="Make room, and run this again.") from error
+
+
+def fit(build: Callable[[], Any], recipe: Recipe, folder: Path, watch: Watch, points: list[Point]) -> int:
+    """Train, and leave the best checkpoint's model in `model/`; a stopped or killed run goes on at its last checkpoint.
+
+    Args:
+        build: makes the trainer.
+        folder: the candidate's.
+        points: filled with the learning curve as training goes.
+
+    Returns:
+        The number of steps.
+
+    Raises:
+        KeyboardInterrupt: somebody asked for an end; what was trained is saved.
+    """
+    with stopping() as asked:
+        trainer = build()
+        window = shorten(trainer.model, recipe)
+        trainer.add_callback(watching(watch, asked, points, folder / "log.json"))
+        trainer.add_callback(board(folder))
+        checkpoint = last_checkpoint(folder)
+        if checkpoint:
+            watch.on_note(f"going on at step {checkpoint.rpartition('-')[2]}")
+        trainer.train(resume_from_checkpoint=checkpoint)
+        if asked.asked:
+            raise KeyboardInterrupt
+    # What is served sees whole passages, however much of them training has seen.
+    trainer.model.max_seq_length = window
+    keep(trainer.model, folder / "model")
+    return int(trainer.state.global_step)
 
 
 def board(folder: Path) -> TrainerCallback:

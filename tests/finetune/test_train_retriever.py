@@ -59,6 +59,8 @@ def test_one_farthest_passage_for_all_does_not_make_batches_of_one(tmp_path: Pat
     # Here each row's hard negative answers the next: those two must part, the common easy one is no reason.
     trainer = build_trainer(recipe(base_model=str(tiny_encoder)), prepared(EXAMPLES, TEXTS), tmp_path)
     assert sorted(len(batch) for batch in batches_of(trainer)) == [2, 2]
+    # The trainer stops after as many batches as it was promised.
+    assert len(trainer.get_batch_sampler(trainer.train_dataset, batch_size=4, drop_last=False, seed=0)) == 2
     apart = [Example(at, f"where is lamp {at}?", at, (9,), frozenset({at})) for at in range(8)]
     trainer = build_trainer(recipe(base_model=str(tiny_encoder)), prepared(apart, TEXTS), tmp_path)
     assert [len(batch) for batch in batches_of(trainer)] == [4, 4]
