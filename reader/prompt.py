@@ -16,7 +16,7 @@ from jinja2 import Template
 from jinja2.exceptions import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from reader.engine.base import Engine, Message, Prompt
+from reader.engine.base import Message, Prompt, Tokenizer
 from reader.errors import EngineError, PromptTooLong
 from reader.quotes import ABSTAIN, ANSWER, CLOSE, OPEN
 from reader.schema import Turn
@@ -100,7 +100,9 @@ class Example:
         return len(self.mask) - sum(self.mask)
 
 
-def render(engine: Engine, question: str, hits: Sequence[Hit], *, history: Sequence[Turn] = (), answer_tokens: int) -> Rendered:
+def render(
+    engine: Tokenizer, question: str, hits: Sequence[Hit], *, history: Sequence[Turn] = (), answer_tokens: int
+) -> Rendered:
     """Render the prompt for an engine, with as many of the passages as its context has room for.
 
     Args:
@@ -126,7 +128,7 @@ def render(engine: Engine, question: str, hits: Sequence[Hit], *, history: Seque
     )
 
 
-def render_example(engine: Engine, question: str, hits: Sequence[Hit], answer: str) -> Example:
+def render_example(engine: Tokenizer, question: str, hits: Sequence[Hit], answer: str) -> Example:
     """Render what a model is trained on: the very tokens of `render`, then those of the answer, then the end of the turn.
 
     The answer begins right after the prompt, without the blank that some templates put there: so it does where the grammar
@@ -159,7 +161,7 @@ def render_example(engine: Engine, question: str, hits: Sequence[Hit], answer: s
     return Example((*prompt, *target), (0,) * len(prompt) + (1,) * len(target))
 
 
-def _continued(engine: Engine, prompt: Sequence[int], before: str, text: str) -> list[int]:
+def _continued(engine: Tokenizer, prompt: Sequence[int], before: str, text: str) -> list[int]:
     """Return the tokens of a text that goes on from a prompt, as if the model had written it."""
     # Tokenizers that put a blank before a text would put one here if it were cut by itself.
     for context, tokens in ((before, list(prompt)), ("\n", engine.tokenize("\n"))):
@@ -169,7 +171,7 @@ def _continued(engine: Engine, prompt: Sequence[int], before: str, text: str) ->
     raise EngineError(f"The tokenizer of {engine.model} joins the end of a prompt and the beginning of its answer.")
 
 
-def fingerprint(engine: Engine) -> str:
+def fingerprint(engine: Tokenizer) -> str:
     """Return a hash of everything that shapes a prompt: the wording above and the model's chat template."""
     messages = _messages("?", (), ())
     return hashlib.sha256(json.dumps([[m.role, m.content] for m in messages] + [engine.chat_template]).encode()).hexdigest()
@@ -200,7 +202,7 @@ def _broken(mark: re.Match[str]) -> str:
     return f"{mark.group()[0]} {mark.group()[1:]}"
 
 
-def _apply_template(engine: Engine, messages: Sequence[Message], *, reply: bool = True) -> str:
+def _apply_template(engine: Tokenizer, messages: Sequence[Message], *, reply: bool = True) -> str:
     """Return the conversation as text; with `reply`, up to where the model's turn begins."""
     turns = [{"role": message.role, "content": message.content} for message in messages]
     names = {"add_generation_prompt": reply, "bos_token": engine.bos, "eos_token": engine.eos}

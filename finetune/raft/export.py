@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
 from finetune.raft.row import RaftRow, hits_of, target, write_lines
-from reader.engine.base import Engine, Message, Prompt
+from reader.engine.base import Message, Tokenizer
 from reader.prompt import Example, render, render_example
 
 __all__ = ["FORMATS", "Form", "example_of", "export", "record"]
@@ -38,11 +38,8 @@ _CHATML = (
 
 
 class _Letters:
-    """An engine whose tokens are code points, so that the renderer gives text back; it generates nothing."""
+    """A tokenizer whose tokens are code points, so that the renderer gives text back."""
 
-    name = "letters"
-    fingerprint = ""
-    constrained = False
     context_size = 1 << 40
     bos = "<s>"
     eos = "</s>"
@@ -59,15 +56,8 @@ class _Letters:
         """Return how many there are."""
         return len(text)
 
-    def generate(self, prompt: Prompt, *, grammar: str | None, max_tokens: int, cancelled: Callable[[], bool]) -> Iterator[str]:
-        """Refuse."""
-        raise NotImplementedError
 
-    def close(self) -> None:
-        """Do nothing."""
-
-
-def example_of(engine: Engine, row: RaftRow) -> Example:
+def example_of(engine: Tokenizer, row: RaftRow) -> Example:
     """Return a row as tokens for an engine's model; see `reader.prompt.render_example`."""
     return render_example(engine, row.question, hits_of(row), target(row))
 

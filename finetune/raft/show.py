@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from finetune.raft.export import example_of
 from finetune.raft.row import RaftRow
-from reader.engine.base import Engine, Prompt
+from reader.engine.base import Tokenizer
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -18,7 +18,7 @@ __all__ = ["Spells", "Vocabulary", "coloured", "pieces"]
 _SMALLEST_CONTEXT = 512
 
 
-class Spells(Engine, Protocol):
+class Spells(Tokenizer, Protocol):
     """An engine that says what a token stands for."""
 
     def piece(self, token: int) -> bytes:
@@ -35,10 +35,6 @@ class Vocabulary:
     Raises:
         ModelError: the file is missing, damaged or too large.
     """
-
-    name = "vocabulary"
-    fingerprint = ""
-    constrained = False
 
     def __init__(self, path: Path, *, model: str, context_size: int) -> None:
         from reader.engine.native import Native
@@ -64,10 +60,6 @@ class Vocabulary:
         import llama_cpp
 
         return self._native.piece(token) or bytes(llama_cpp.llama_vocab_get_text(self._native.vocab, token))
-
-    def generate(self, prompt: Prompt, *, grammar: str | None, max_tokens: int, cancelled: Callable[[], bool]) -> Iterator[str]:
-        """Refuse."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Free the model."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["Engine", "Message", "Prompt", "never"]
+__all__ = ["Engine", "Message", "Prompt", "Tokenizer", "never"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,23 +34,17 @@ class Prompt:
     messages: tuple[Message, ...]
 
 
-class Engine(Protocol):
-    """A language model that continues a prompt.
+class Tokenizer(Protocol):
+    """What rendering a prompt takes of a model.
 
     Attributes:
-        name: the kind of engine, such as `llamacpp` or `remote`.
         model: what the model is called, for people and manifests.
-        fingerprint: SHA-256 of the weights, or "" where a server does not tell.
-        constrained: True if `generate` obeys `grammar`. An engine that does not is never trusted with quotes.
         context_size: tokens that prompt and answer may take together.
         chat_template: Jinja source that turns messages into text, or "" where only the server knows it.
         bos, eos: the texts of the special tokens that chat templates refer to.
     """
 
-    name: str
     model: str
-    fingerprint: str
-    constrained: bool
     context_size: int
     chat_template: str
     bos: str
@@ -61,6 +55,20 @@ class Engine(Protocol):
 
     def count(self, text: str) -> int:
         """Return how many tokens `text` takes: exact where there is a tokenizer, else an upper estimate."""
+
+
+class Engine(Tokenizer, Protocol):
+    """A language model that continues a prompt.
+
+    Attributes:
+        name: the kind of engine, such as `llamacpp` or `remote`.
+        fingerprint: SHA-256 of the weights, or "" where a server does not tell.
+        constrained: True if `generate` obeys `grammar`. An engine that does not is never trusted with quotes.
+    """
+
+    name: str
+    fingerprint: str
+    constrained: bool
 
     def generate(self, prompt: Prompt, *, grammar: str | None, max_tokens: int, cancelled: Callable[[], bool]) -> Iterator[str]:
         """Yield the continuation piece by piece, greedily decoded; pieces are never half a character.
