@@ -35,6 +35,7 @@ VARIANTS = {
     "easy": ["negatives.easy=1", "negatives.hard=0"],
     "hard": ["negatives.easy=0", "negatives.hard=1"],
     "both": ["negatives.easy=1", "negatives.hard=1"],
+    "twins": ["negatives.easy=1", "negatives.hard=2", "negatives.translations=true"],
 }
 
 
