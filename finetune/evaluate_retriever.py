@@ -21,7 +21,7 @@ from retriever.index.base import Candidate, Filters, Index, Stamp
 from retriever.metrics import Label, evaluate
 from retriever.rerank import Reranker, blend
 from retriever.schema import Document, Hit
-from retriever.search import Mode, Searcher
+from retriever.search import Mode, Searcher, hit_of
 from retriever.store import Passage
 
 __all__ = [
@@ -297,7 +297,7 @@ def tune_alpha(
         passages |= {candidate.row: candidate.passage for candidate in recorder.found if candidate.passage}
         # By id, as Searcher orders equals.
         held = sorted((item for item in recorder.found if item.row in passages), key=lambda item: item.row)
-        found[key] = [(candidate, _hit(passages[candidate.row], candidate)) for candidate in held]
+        found[key] = [(candidate, hit_of(passages[candidate.row], candidate)) for candidate in held]
         progress()
 
     def ranking(held: Sequence[tuple[Candidate, Hit]], alpha: float) -> list[Hit]:
@@ -411,21 +411,3 @@ def _moved(change: Change) -> int:
 
 def _source(row: Row) -> str:
     return Path(re.split(r", (?:line|record|question) ", row.origin)[0]).name
-
-
-def _hit(passage: Passage, candidate: Candidate) -> Hit:
-    return Hit(
-        document=passage.document,
-        source=passage.source,
-        title=passage.title,
-        language=passage.language,
-        headings=passage.headings,
-        page=passage.page,
-        start=passage.start,
-        end=passage.end,
-        text=passage.text,
-        score=0.0,
-        dense=candidate.dense,
-        keyword=candidate.keyword,
-        revision=passage.revision,
-    )

@@ -31,7 +31,7 @@ from retriever.index.base import Index
 from retriever.metrics import Label
 from retriever.schema import document_id
 
-__all__ = ["Example", "Mined", "Parts", "Prepared", "data_hash", "mine", "prepare", "read_parts"]
+__all__ = ["Example", "Mined", "Parts", "Prepared", "data_hash", "prepare", "read_parts"]
 
 _RUN = 8
 """Words in a row that two texts seldom share by chance."""
@@ -146,7 +146,8 @@ def prepare(recipe: Recipe, parts: Parts, workspace: Workspace, encoder: Encoder
         placed = [(at, number) for at, number in enumerate(finder.positives(rows, labels)) if number is not None]
         queries = encoder.encode_queries([rows[at].question for at, _ in placed])
         golden = _golden(rows, [at for at, _ in placed], labels, finder, apart=recipe.negatives.translations)
-        made.append(mine(recipe, rows, placed, golden, queries, passages, among, index, finder, judge, watch.on_progress))
+        ground = _Ground(passages, np.flatnonzero(among), index, finder, judge)
+        made.append(_mine(recipe, _Asked(rows, placed, golden, queries), ground, watch.on_progress))
     if not made[0].examples:
         raise BelegError(
             "No row is left to train on: there is nothing to tell their answers apart from.",
@@ -155,37 +156,50 @@ def prepare(recipe: Recipe, parts: Parts, workspace: Workspace, encoder: Encoder
     return Prepared(parts, passages, *made)
 
 
-def mine(
-    recipe: Recipe,
-    rows: Sequence[Row],
-    placed: Sequence[tuple[int, int]],
-    golden: Sequence[Collection[int]],
-    queries: Vectors,
-    passages: Passages,
-    allowed: npt.NDArray[np.bool_],
-    index: Index,
-    finder: Finder,
-    judge: Callable[[str, Sequence[str]], Sequence[float]] | None,
-    progress: Callable[[int], None],
-) -> Mined:
-    """Find the negatives that a recipe asks for.
+@dataclass(frozen=True)
+class _Asked:
+    """Rows of a part, and what is known of those that have a positive.
 
-    Args:
+    Attributes:
         placed: number of each row that has a positive, and the positive's.
-        golden: of each of these, the passages that overlap what answers it.
+        golden: of each of these, the passages that answer it.
         queries: vectors of their questions, shape (placed, dimensions).
-        allowed: which passages may be negatives.
     """
-    wanted = recipe.negatives
-    pool = np.flatnonzero(allowed)
+
+    rows: Sequence[Row]
+    placed: Sequence[tuple[int, int]]
+    golden: Sequence[Collection[int]]
+    queries: Vectors
+
+
+@dataclass(frozen=True)
+class _Ground:
+    """Where negatives are looked for.
+
+    Attributes:
+        pool: numbers of the passages that may be negatives.
+        judge: see `finetune.negatives.Filter`.
+    """
+
+    passages: Passages
+    pool: npt.NDArray[np.int64]
+    index: Index
+    finder: Finder
+    judge: Callable[[str, Sequence[str]], Sequence[float]] | None
+
+
+def _mine(recipe: Recipe, asked: _Asked, ground: _Ground, progress: Callable[[int], None]) -> Mined:
+    """Find the negatives that a recipe asks for."""
+    rows, placed, golden = asked.rows, asked.placed, asked.golden
+    wanted, pool = recipe.negatives, ground.pool
     report: dict[str, object] = {"rows": len(rows), "without a positive": len(rows) - len(placed), "passages": len(pool)}
     easy: list[tuple[int, ...]] = [()] * len(placed)
     chosen: list[tuple[int, ...]] = [()] * len(placed)
     if wanted.easy and placed:
-        easy = _easy(recipe, placed, golden, passages, pool)
+        easy = _easy(recipe, placed, golden, ground.passages, pool)
         report["easy"] = {"used": sum(map(len, easy)), "distinct": len({number for row in easy for number in row})}
     if wanted.hard and placed:
-        chosen, report["hard"] = _hard(recipe, rows, placed, golden, queries, passages, pool, index, finder, judge, progress)
+        chosen, report["hard"] = _hard(recipe, asked, ground, progress)
     # A batch's rows have equally many negatives. Who lacks some, in a tiny corpus, has one of them twice.
     easy = [_padded(row, wanted.easy, chosen[place]) for place, row in enumerate(easy)]
     chosen = [_padded(row, wanted.hard, easy[place]) for place, row in enumerate(chosen)]
@@ -229,41 +243,32 @@ def _easy(
 
 
 def _hard(
-    recipe: Recipe,
-    rows: Sequence[Row],
-    placed: Sequence[tuple[int, int]],
-    golden: Sequence[Collection[int]],
-    queries: Vectors,
-    passages: Passages,
-    pool: npt.NDArray[np.int64],
-    index: Index,
-    finder: Finder,
-    judge: Callable[[str, Sequence[str]], Sequence[float]] | None,
-    progress: Callable[[int], None],
+    recipe: Recipe, asked: _Asked, ground: _Ground, progress: Callable[[int], None]
 ) -> tuple[list[tuple[int, ...]], dict[str, object]]:
+    rows, placed, queries, passages, pool = asked.rows, asked.placed, asked.queries, ground.passages, ground.pool
     wanted = recipe.negatives
     allowed = set(pool.tolist())
     sources: list[list[list[int]]] = [[] for _ in placed]
     given: list[list[int]] = [[] for _ in placed]
     if wanted.given:
         for place, (at, _) in enumerate(placed):
-            brought = [_likest(finder.of_context(text), passages, queries[place]) for text in rows[at].hard_negatives]
+            brought = [_likest(ground.finder.of_context(text), passages, queries[place]) for text in rows[at].hard_negatives]
             given[place] = [number for number in brought if number is not None and number in allowed]
     if "keyword" in wanted.mine:
         numbers = {int(row): number for number, row in enumerate(passages.rows)}
         for place, (at, _) in enumerate(placed):
-            terms = analyze_query(rows[at].question, index.languages)
-            found = index.candidates(vector=None, terms=terms, depth=wanted.depth, filters={}) if terms else []
+            terms = analyze_query(rows[at].question, ground.index.languages)
+            found = ground.index.candidates(vector=None, terms=terms, depth=wanted.depth, filters={}) if terms else []
             found.sort(key=lambda candidate: (-(candidate.keyword or 0.0), candidate.row))
             sources[place].append([numbers[hit.row] for hit in found if numbers[hit.row] in allowed])
     if "dense" in wanted.mine:
         for place, near in enumerate(nearest(queries, passages.vectors[pool], depth=wanted.depth)):
             sources[place].append(pool[near].tolist())
     items = [
-        (rows[at].question, queries[place], [answer.text for answer in rows[at].answers], positive, golden[place])
+        (rows[at].question, queries[place], [answer.text for answer in rows[at].answers], positive, asked.golden[place])
         for place, (at, positive) in enumerate(placed)
     ]
-    filter_ = Filter(passages.texts, passages.vectors, wanted.margin, wanted.answers, judge, inputs=passages.inputs)
+    filter_ = Filter(passages.texts, passages.vectors, wanted.margin, wanted.answers, ground.judge, inputs=passages.inputs)
     mined = hard(items, sources, filter_, wanted=wanted.hard, first=given, progress=progress)
     # Known to be translations, they need no filter; nearly all would fall to it.
     twins = _translations(rows, placed) if wanted.translations else [[] for _ in placed]

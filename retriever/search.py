@@ -16,7 +16,7 @@ from retriever.rerank import Reranker, blend
 from retriever.schema import GAP, Hit
 from retriever.store import Passage
 
-__all__ = ["DEFAULT_ALPHA", "RERANKED_MODES", "Mode", "Searcher", "clean_filters"]
+__all__ = ["DEFAULT_ALPHA", "RERANKED_MODES", "Mode", "Searcher", "clean_filters", "hit_of"]
 
 Mode = Literal["fused", "dense", "keyword", "rrf"]
 
@@ -114,7 +114,8 @@ class Searcher:
         ]
         if reranker:
             scored = self._rerank(reranker, query, scored)[:kept]
-        return [self._hit(item) for item in (self._merge(scored) if merge else scored)[:limit]]
+        shown = (self._merge(scored) if merge else scored)[:limit]
+        return [hit_of(item.passage, item.candidate, score=item.score, reranked=item.reranked) for item in shown]
 
     def _reranker_for(self, mode: Mode, *, wanted: bool | None) -> Reranker | None:
         if wanted and (self.reranker is None or mode not in RERANKED_MODES):
@@ -177,24 +178,25 @@ class Searcher:
             joined = replace(first, end=second.end, text=text, after=second.after)
         return replace(better, passage=joined, merged=better.merged + other.merged)
 
-    def _hit(self, item: _Scored) -> Hit:
-        passage = item.passage
-        return Hit(
-            document=passage.document,
-            source=passage.source,
-            title=passage.title,
-            language=passage.language,
-            headings=passage.headings,
-            page=passage.page,
-            start=passage.start,
-            end=passage.end,
-            text=passage.text,
-            score=item.score,
-            dense=item.candidate.dense,
-            keyword=item.candidate.keyword,
-            revision=passage.revision,
-            reranked=item.reranked,
-        )
+
+def hit_of(passage: Passage, candidate: Candidate, *, score: float = 0.0, reranked: float | None = None) -> Hit:
+    """Return a passage as a hit, with the raw scores that its search found."""
+    return Hit(
+        document=passage.document,
+        source=passage.source,
+        title=passage.title,
+        language=passage.language,
+        headings=passage.headings,
+        page=passage.page,
+        start=passage.start,
+        end=passage.end,
+        text=passage.text,
+        score=score,
+        dense=candidate.dense,
+        keyword=candidate.keyword,
+        revision=passage.revision,
+        reranked=reranked,
+    )
 
 
 def clean_filters(filters: Mapping[str, str | Sequence[str]]) -> Filters:
