@@ -6,7 +6,7 @@ A calibration belongs to one reader. `beleg calibrate` writes one beside the ind
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -28,6 +28,7 @@ class Calibration:
         may_abstain: the reader may say that the passages do not tell.
         reasoning: the reader may write sentences of its own before it quotes.
         extractive: its answer must be words of the sentence that it quotes.
+        shots: the prompt begins with worked examples; False suits a reader that was tuned without them.
     """
 
     reader: str = ""
@@ -36,25 +37,33 @@ class Calibration:
     may_abstain: bool = True
     reasoning: bool = True
     extractive: bool = False
+    shots: bool = True
 
 
-def read_calibration(data_dir: Path, reader: str) -> Calibration:
-    """Return the calibration for the reader with this fingerprint: the data folder's, the shipped one, or the defaults.
+def read_calibration(data_dir: Path, reader: str, model: Path | None = None) -> Calibration:
+    """Return the calibration for the reader with this fingerprint.
+
+    It is the data folder's, else the one that came with the model, else the shipped one, else the defaults.
+
+    Args:
+        model: the model's folder; what training found out about it lies there.
 
     Raises:
-        SettingsError: the data folder's file is damaged.
+        SettingsError: a file is damaged.
     """
-    own = data_dir / _FILE
     texts = [(files("reader").joinpath("starter.json").read_text(), "the shipped calibration")]
-    if own.exists():
-        texts.insert(0, (own.read_text(), str(own)))
+    for folder in (model, data_dir):
+        own = folder / _FILE if folder else None
+        if own and own.exists():
+            texts.insert(0, (own.read_text(), str(own)))
     for text, name in texts:
         try:
             calibration = Calibration(**json.loads(text))
         except (ValueError, TypeError) as error:
             raise SettingsError(f"{name} is damaged: {error}.", way_out="Run `beleg calibrate` again.") from error
-        if calibration.reader == reader:
-            return calibration
+        # What lies beside a model belongs to it, whatever it was quantized to.
+        if calibration.reader == reader or (model and name == str(model / _FILE)):
+            return replace(calibration, reader=reader)
     return Calibration(reader=reader)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from reader.pipeline import open_engine
+from reader.opening import open_engine
 from retriever.chunk import ChunkSize
 from retriever.encode import open_encoder
 from retriever.encoders import Encoders
@@ -28,7 +28,7 @@ _PACKAGES = ("faiss-cpu", "llama-cpp-python", "llguidance", "sentence-transforme
 _DECODE = """
 import sys
 from reader.engine.base import Message, Prompt, never
-from reader.pipeline import open_engine
+from reader.opening import open_engine
 from retriever.settings import Settings
 engine = open_engine(Settings.model_validate_json(sys.stdin.read()))
 tokens = tuple(engine.tokenize("Hello")) if engine.chat_template else ()

@@ -101,19 +101,26 @@ class Example:
 
 
 def render(
-    engine: Tokenizer, question: str, hits: Sequence[Hit], *, history: Sequence[Turn] = (), answer_tokens: int
+    engine: Tokenizer,
+    question: str,
+    hits: Sequence[Hit],
+    *,
+    history: Sequence[Turn] = (),
+    answer_tokens: int,
+    shots: bool = True,
 ) -> Rendered:
     """Render the prompt for an engine, with as many of the passages as its context has room for.
 
     Args:
         answer_tokens: room to leave for the answer.
+        shots: begin with worked examples. A model that was tuned without them needs none, and is faster without.
 
     Raises:
         PromptTooLong: not even the first passage fits.
         EngineError: the model's chat template cannot be rendered.
     """
     for shown in range(len(hits), 0, -1):
-        messages = _messages(question, hits[:shown], history)
+        messages = _messages(question, hits[:shown], history, shots=shots)
         if engine.chat_template:
             tokens = tuple(engine.tokenize(_apply_template(engine, messages)))
             size = len(tokens)
@@ -128,7 +135,7 @@ def render(
     )
 
 
-def render_example(engine: Tokenizer, question: str, hits: Sequence[Hit], answer: str) -> Example:
+def render_example(engine: Tokenizer, question: str, hits: Sequence[Hit], answer: str, *, shots: bool = True) -> Example:
     """Render what a model is trained on: the very tokens of `render`, then those of the answer, then the end of the turn.
 
     The answer begins right after the prompt, without the blank that some templates put there: so it does where the grammar
@@ -144,7 +151,7 @@ def render_example(engine: Tokenizer, question: str, hits: Sequence[Hit], answer
             f"The chat template of {engine.model} is not at hand, so nothing can be rendered to train on.",
             way_out="Open the model itself, not a server that keeps its template.",
         )
-    messages = _messages(question, hits, ())
+    messages = _messages(question, hits, (), shots=shots)
     prompt = tuple(engine.tokenize(_apply_template(engine, messages)))
     written = _MARKS.sub(lambda mark: mark.group() if mark.group() in _OURS else _broken(mark), answer)
     answered = (*messages, Message("assistant", _PLACE))
@@ -171,15 +178,15 @@ def _continued(engine: Tokenizer, prompt: Sequence[int], before: str, text: str)
     raise EngineError(f"The tokenizer of {engine.model} joins the end of a prompt and the beginning of its answer.")
 
 
-def fingerprint(engine: Tokenizer) -> str:
+def fingerprint(engine: Tokenizer, *, shots: bool = True) -> str:
     """Return a hash of everything that shapes a prompt: the wording above and the model's chat template."""
-    messages = _messages("?", (), ())
+    messages = _messages("?", (), (), shots=shots)
     return hashlib.sha256(json.dumps([[m.role, m.content] for m in messages] + [engine.chat_template]).encode()).hexdigest()
 
 
-def _messages(question: str, hits: Sequence[Hit], history: Sequence[Turn]) -> tuple[Message, ...]:
+def _messages(question: str, hits: Sequence[Hit], history: Sequence[Turn], *, shots: bool) -> tuple[Message, ...]:
     messages = [Message("system", _SYSTEM)]
-    for passages, asked, answered in _SHOTS:
+    for passages, asked, answered in _SHOTS if shots else ():
         messages += [Message("user", _ask(asked, passages)), Message("assistant", answered)]
     for turn in history:
         messages += [Message("user", _ask(turn.question, ())), Message("assistant", f"{ANSWER} {_harmless(turn.answer)}")]

@@ -26,7 +26,7 @@ def release_id(stamp: Stamp, alpha: float, calibration: Calibration, engine: Eng
         "alpha": alpha,
         "calibration": asdict(calibration),
         "reader": [engine.model, engine.fingerprint],
-        "prompt": fingerprint(engine),
+        "prompt": fingerprint(engine, shots=calibration.shots),
     }
     if reranker:
         parts["reranker"] = [reranker.fingerprint, reranker.weight, reranker.depth]

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Protocol
 
-from reader.pipeline import Event, HitsFound
+from reader.answering import Event, HitsFound
 from reader.schema import Answer, Turn
 from retriever.errors import BelegError
 from retriever.index.base import Filters

@@ -10,7 +10,7 @@ from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from reader.pipeline import Event, HitsFound, QuoteProven, Token
+from reader.answering import Event, HitsFound, QuoteProven, Token
 from reader.schema import Answer
 from serving import examples
 from serving.asking import Asking, Served

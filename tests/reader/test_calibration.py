@@ -35,6 +35,17 @@ def test_what_is_written_is_read_for_that_reader_only(tmp_path: Path) -> None:
     assert read_calibration(tmp_path, STARTER).least_strength == 0.9
 
 
+def test_what_lies_beside_a_model_is_its_own_unless_the_data_folder_knows_better(tmp_path: Path) -> None:
+    model, data = tmp_path / "model", tmp_path / "data"
+    model.mkdir()
+    data.mkdir()
+    write_calibration(model, Calibration("", quotable=2, shots=False))
+    assert read_calibration(data, "tuned", model) == Calibration("tuned", quotable=2, shots=False)
+    assert read_calibration(data, "tuned") == Calibration("tuned")
+    write_calibration(data, Calibration("tuned", quotable=5))
+    assert read_calibration(data, "tuned", model) == Calibration("tuned", quotable=5)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"leastStrength": 1}', '{"reader": "x", "more": 1}', "[1, 2]"])
 def test_a_damaged_one_is_named(tmp_path: Path, text: str) -> None:
     path = write_calibration(tmp_path, Calibration("mine"))

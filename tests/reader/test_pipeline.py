@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from reader.answering import Event, HitsFound, QuoteProven, Token
 from reader.calibration import Calibration
 from reader.engine.base import Prompt
 from reader.errors import PromptTooLong
-from reader.pipeline import Event, HitsFound, Pipeline, QuoteProven, Token
+from reader.pipeline import Pipeline
 from reader.release import release_id
 from reader.schema import Answer, Turn
 from retriever.chunk import ChunkSize, chunk

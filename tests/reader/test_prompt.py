@@ -166,12 +166,21 @@ def test_the_fingerprint_follows_the_template(engine: Callable[..., object]) -> 
     assert fingerprint(engine(CHATML)) == prints[0]  # type: ignore[arg-type]
 
 
+def test_without_worked_examples_the_prompt_is_shorter_and_another(starter: LlamaCpp, hits: list[Hit]) -> None:
+    with_, without = (render(starter, "Wer?", hits, answer_tokens=64, shots=shots).prompt for shots in (True, False))
+    assert [message.role for message in without.messages] == ["system", "user"]
+    assert (without.messages[0], without.messages[-1]) == (with_.messages[0], with_.messages[-1])
+    assert len(without.tokens) < len(with_.tokens) / 2
+    assert fingerprint(starter, shots=False) != fingerprint(starter)
+
+
 ANSWER_TEXT = "Passage 1: ##begin_quote##Gäste zahlen 9,40 Euro.##end_quote##\n<ANSWER>: 9,40 Euro"
 
 
-def test_an_example_begins_with_the_served_prompt_token_by_token(starter: LlamaCpp, hits: list[Hit]) -> None:
-    served = render(starter, "Und Mitarbeiter?", hits, answer_tokens=64).prompt.tokens
-    example = render_example(starter, "Und Mitarbeiter?", hits, ANSWER_TEXT)
+@pytest.mark.parametrize("shots", [True, False])
+def test_an_example_begins_with_the_served_prompt_token_by_token(starter: LlamaCpp, hits: list[Hit], shots: bool) -> None:
+    served = render(starter, "Und Mitarbeiter?", hits, answer_tokens=64, shots=shots).prompt.tokens
+    example = render_example(starter, "Und Mitarbeiter?", hits, ANSWER_TEXT, shots=shots)
     assert example.tokens[: len(served)] == served
     assert example.prompt_tokens == len(served)
     assert example.mask == (0,) * len(served) + (1,) * (len(example.tokens) - len(served))

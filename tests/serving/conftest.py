@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from reader.pipeline import Event, HitsFound, QuoteProven, Token
+from reader.answering import Event, HitsFound, QuoteProven, Token
 from reader.schema import Answer, Quote, Turn
 from retriever.errors import QueryError
 from retriever.schema import Hit

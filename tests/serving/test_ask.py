@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from reader.answering import HitsFound, Token
 from reader.errors import EngineError, EngineUnavailable, PromptTooLong
-from reader.pipeline import HitsFound, Token
 from reader.schema import Turn
 from retriever.errors import IndexMissing, QueryError
 

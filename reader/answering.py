@@ -1,0 +1,212 @@
+"""One question on its way to an answer: passages, prompt, model, proof. Knows neither store nor settings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from reader.calibration import Calibration
+from reader.engine.base import Engine, never
+from reader.evidence import Evidence, rank
+from reader.prompt import Rendered, render
+from reader.quotes import Freedom, Span, grammar, parse, prove
+from reader.release import release_id
+from reader.schema import Answer, Quote, Reason, Turn
+from reader.support import in_words, missing_from_quotes, says_something, strength, unknown_identifiers
+from retriever.encode import Encoder
+from retriever.index.base import Filters
+from retriever.schema import Hit
+from retriever.search import Searcher
+
+__all__ = ["Asking", "Event", "HitsFound", "Passages", "QuoteProven", "Reader", "Searched", "Token"]
+
+
+@dataclass(frozen=True, slots=True)
+class HitsFound:
+    """The passages that the answer will be made from, best first."""
+
+    hits: tuple[Hit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """The next piece of what the model writes, not yet checked."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuoteProven:
+    """A quote that has been found again in the stored document."""
+
+    quote: Quote
+
+
+Event = HitsFound | Token | QuoteProven | Answer
+"""What `Pipeline.ask` yields: hits, then tokens, then proven quotes, and at last the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A language model, and how it is used.
+
+    Attributes:
+        answer_tokens: room for an answer.
+    """
+
+    engine: Engine
+    calibration: Calibration
+    answer_tokens: int
+
+
+class Passages(Protocol):
+    """Where the passages of an answer come from, and where its quotes are proven."""
+
+    @property
+    def encoder(self) -> Encoder:
+        """What compares questions with sentences."""
+
+    def find(self, query: str) -> Sequence[Hit]:
+        """Return the passages for a query, best first."""
+
+    def read(self, hit: Hit, start: int, end: int) -> tuple[str, int | None] | None:
+        """Return a part of a passage's document as it is stored, and its page; None if the document is gone."""
+
+    def release(self, reader: Reader) -> str:
+        """Return an id of everything that could change an answer."""
+
+
+@dataclass(frozen=True)
+class Searched:
+    """Passages of an index: one searcher from the first passage to the last proof, whatever is published meanwhile."""
+
+    searcher: Searcher
+    limit: int
+    filters: Filters | None = None
+
+    @property
+    def encoder(self) -> Encoder:
+        """The index's own."""
+        return self.searcher.encoder
+
+    def find(self, query: str) -> Sequence[Hit]:
+        """Search."""
+        return self.searcher.search(query, limit=self.limit, filters=self.filters)
+
+    def read(self, hit: Hit, start: int, end: int) -> tuple[str, int | None] | None:
+        """Read the document in the revision that was searched."""
+        document = self.searcher.index.document(hit.document, hit.revision)
+        return (document.text[start:end], document.page_at(start)) if document else None
+
+    def release(self, reader: Reader) -> str:
+        """Return the id of index, fusion, reranker and reader."""
+        used = self.searcher
+        return release_id(used.index.stamp, used.alpha, reader.calibration, reader.engine, used.reranker)
+
+
+@dataclass
+class Asking:
+    """One question on its way to an answer."""
+
+    reader: Reader
+    passages: Passages
+    question: str
+    history: tuple[Turn, ...] = ()
+    cancelled: Callable[[], bool] = never
+
+    def run(self) -> Iterator[Event]:
+        """Yield what happens; the `Answer` comes last."""
+        begin = time.perf_counter()
+        query = _query(self.question, self.history)
+        hits = self.passages.find(query)
+        evidence = rank(query, hits, self.passages.encoder)
+        self._hits = tuple(hits)
+        self._timings = {"search": time.perf_counter() - begin}
+        yield HitsFound(self._hits)
+        calibration = self.reader.calibration
+        if not hits:
+            yield self._abstain("nothing_found")
+            return
+        if strength(query, hits) < calibration.least_strength:
+            yield self._abstain("weak_retrieval")
+            return
+        unknown = unknown_identifiers(self.question, hits)
+        if unknown:
+            yield self._abstain("weak_retrieval", notes=(f"No passage that was found has {', '.join(unknown)}.",))
+            return
+        shown = render(
+            self.reader.engine,
+            self.question,
+            hits,
+            history=self.history,
+            answer_tokens=self.reader.answer_tokens,
+            shots=calibration.shots,
+        )
+        notes = (f"{shown.dropped} of {len(hits)} passages did not fit the model's context.",) if shown.dropped else ()
+        text = ""
+        begin = time.perf_counter()
+        for piece in self._generate(shown, evidence):
+            text += piece
+            yield Token(piece)
+        self._timings["read"] = time.perf_counter() - begin
+        yield from self._checked(text, shown, notes)
+
+    def _generate(self, shown: Rendered, evidence: Sequence[Evidence]) -> Iterator[str]:
+        engine, calibration = self.reader.engine, self.reader.calibration
+        allowed: list[Span] | None = None
+        if calibration.quotable and engine.constrained:
+            spans = [item.span for item in evidence if item.span.passage <= len(shown.hits)]
+            allowed = spans[: calibration.quotable] or None
+        freedom = Freedom(calibration.may_abstain, calibration.reasoning, calibration.extractive)
+        rules = grammar(shown.hits, freedom, evidence=allowed) if engine.constrained else None
+        return engine.generate(
+            shown.prompt,
+            grammar=rules,
+            max_tokens=self.reader.answer_tokens,
+            cancelled=self.cancelled,
+        )
+
+    def _checked(self, text: str, shown: Rendered, notes: tuple[str, ...]) -> Iterator[Event]:
+        parsed = parse(text)
+        if parsed.abstained:
+            yield self._abstain("not_in_passages", text, notes)
+            return
+        quotes = prove(parsed.quotes, shown.hits, self.passages.read)
+        for quote in quotes:
+            yield QuoteProven(quote)
+        if not quotes or not parsed.answer:
+            yield self._abstain("unproven", text, notes)
+            return
+        missing = missing_from_quotes(parsed.answer, self.question, [quote.text for quote in quotes])
+        if missing:
+            note = f"The model's answer names {', '.join(missing)}, which its quotes do not."
+            yield self._abstain("unsupported", text, (*notes, note), tuple(quotes))
+            return
+        answer = parsed.answer
+        if self.reader.calibration.extractive:
+            # A small model may pick a word that tells nothing; the sentence it proves that with tells more.
+            answer = answer.strip(" .,;:") if says_something(answer, self.question) else quotes[0].text
+        yield self._made(answer, None, tuple(quotes), text, notes)
+
+    def _abstain(self, reason: Reason, text: str = "", notes: tuple[str, ...] = (), quotes: tuple[Quote, ...] = ()) -> Answer:
+        return self._made(in_words(reason, self.question), reason, quotes, text, notes)
+
+    def _made(self, answer: str, reason: Reason | None, quotes: tuple[Quote, ...], text: str, notes: tuple[str, ...]) -> Answer:
+        return Answer(
+            answer=answer,
+            abstained=reason is not None,
+            reason=reason,
+            quotes=quotes,
+            hits=self._hits,
+            reasoning=text,
+            notes=notes,
+            release=self.passages.release(self.reader),
+            timings={name: round(seconds, 4) for name, seconds in self._timings.items()},
+        )
+
+
+def _query(question: str, history: Sequence[Turn]) -> str:
+    """Return what to search for: a follow-up such as “and in Harrowick?” says too little by itself."""
+    return f"{history[-1].question} {question}" if history else question
