@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise
 
 from reader.schema import Quote
 from retriever.schema import Hit
@@ -75,9 +74,8 @@ def grammar(hits: Sequence[Hit], freedom: Freedom, *, evidence: Sequence[Span] |
     for way, span in enumerate(spans):
         hit = hits[span.passage - 1]
         text = hit.text[span.start : span.end]
-        rules.append(f"step_{way}: {_literal(f'Passage {span.passage}: {OPEN}')} QUOTE_{way} {_literal(CLOSE + chr(10))}")
-        # Sentences and what parts them are chunks each: from ink to ink is from a sentence's beginning to a sentence's end.
-        rules += _some_of(f"QUOTE_{way}", r"\S((.|\n)*\S)?", "substring_chunks", _sentences(text, hit.language))
+        rules.append(f"step_{way}: {_literal(f'Passage {span.passage}: {OPEN}')} quote_{way} {_literal(CLOSE + chr(10))}")
+        rules += _runs_of(f"quote_{way}", text, hit.language)
         if freedom.extractive:
             rules += _some_of(f"WORDS_{way}", r"\S(.|\n)*", "substring_words", text)
     return "\n".join(rules)
@@ -144,16 +142,27 @@ def prove(
     return proven
 
 
-def _some_of(name: str, shape: str, kind: str, of: str | list[str]) -> list[str]:
+def _runs_of(name: str, text: str, language: str) -> list[str]:
+    """Return the rules of a run of whole sentences: which one it begins with, and whether the next one goes with it.
+
+    A rule for each sentence, and no regular expression over all of them: llguidance gives up on those in the midst of a long
+    quote ("too many expressions").
+    """
+    spans = list(sentences(text, language))
+    rules = [f"{name}: " + " | ".join(f"{name}_{at}" for at in range(len(spans)))]
+    for at, (start, end) in enumerate(spans):
+        rule = f"{name}_{at}: {_literal(text[start:end])}"
+        if at + 1 < len(spans):
+            gap = text[end : spans[at + 1][0]]
+            rule += f" ({_literal(gap) + ' ' if gap else ''}{name}_{at + 1})?"
+        rules.append(rule)
+    return rules
+
+
+def _some_of(name: str, shape: str, kind: str, of: str) -> list[str]:
     """Return the rules of a terminal that is a run of `of` and has this shape: a run alone may be empty or white space."""
     body = json.dumps({kind: of}, ensure_ascii=False)
     return [f"{name}: /{shape}/ & ANY_{name}", f"ANY_{name}: %regex {body}"]
-
-
-def _sentences(text: str, language: str) -> list[str]:
-    """Return the text cut before and after each sentence; put together again it is the text."""
-    borders = [0, *chain.from_iterable(sentences(text, language)), len(text)]
-    return [text[start:end] for start, end in pairwise(borders) if start < end]
 
 
 def _literal(text: str) -> str:

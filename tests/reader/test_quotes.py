@@ -160,6 +160,28 @@ def test_evidence_restricts_what_may_be_quoted(two: list[Hit]) -> None:
     assert not accepts(rules, quoting(1, "Staff pay less.", "cash"))
 
 
+@pytest.mark.filterwarnings("ignore:llama_:DeprecationWarning")
+def test_a_whole_long_passage_can_be_quoted_among_many(starter: LlamaCpp, make_hit: Make) -> None:
+    from llguidance.llamacpp import lltokenizer_from_vocab
+
+    texts = [
+        " ".join(
+            f"In {year}, the court of {place} held, against the parties, that the energy act number {year - number} "
+            f"had no effect on contracts which were signed before its {number}th amendment came into force."
+            for number, year in enumerate(range(1960, 1972))
+        )
+        for place in ("Costa", "Vienna", "Lauterhausen", "Harrowick", "Ghent", "Turin")
+    ]
+    hits = [make_hit(text) for text in texts]
+    matcher = llguidance.LLMatcher(
+        lltokenizer_from_vocab(starter._native.vocab), grammar(hits, Freedom(reasoning=False)), log_level=0
+    )
+    for token in starter.tokenize(quoting(4, texts[3])):
+        matcher.compute_ff_tokens()
+        assert matcher.consume_token(token)
+    assert not matcher.get_error()
+
+
 @pytest.mark.parametrize("text", ODD)
 def test_the_real_model_quotes_odd_passages_word_for_word(starter: LlamaCpp, make_hit: Make, text: str) -> None:
     hit = make_hit(text)
