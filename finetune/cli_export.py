@@ -84,9 +84,10 @@ def export(
 
     from finetune.candidate import candidates_folder
     from finetune.export import Export
-    from finetune.merge import open_adapter, open_base
+    from finetune.merge import open_adapter
     from finetune.parity.cases import CASES, read_cases
     from finetune.parity.limits import Effort
+    from reader.engine.weights import open_base
     from retriever.watched import watched
 
     settings = open_settings()

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finetune.gguf import KINDS, convert, convert_adapter, quantize, require_space
-from finetune.merge import FULL, Adapter, Base, Way, merge, write_base
+from finetune.merge import FULL, Adapter, Way, merge, write_base
 from finetune.parity.cases import CASES, Case
 from finetune.parity.gate import Gate
 from finetune.parity.limits import Effort, Limits
 from finetune.parity.report import write_parity
 from finetune.parity.result import Parity
+from reader.engine.weights import Base
 from retriever.errors import BelegError, ModelError
 from retriever.models import file_hash
 

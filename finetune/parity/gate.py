@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finetune.merge import FULL, Adapter, Base, Way, adapt, load_base, load_merged, load_tokenizer
+from finetune.merge import FULL, Adapter, Way, load_merged
 from finetune.parity.cases import CASES, Case, answer_for, filled, mixed
 from finetune.parity.diagnosis import Effect, exceeds, of_adapter_file, of_length, of_merge, weights_effect
 from finetune.parity.limits import Bound, Effort, Limits
@@ -22,6 +22,7 @@ from finetune.parity.result import Cause, Finding, Link, Parity
 from finetune.parity.served import Said, answer_all, check_served
 from finetune.parity.tokens import check_tokens
 from reader.engine.llamacpp import LlamaCpp
+from reader.engine.weights import Base, adapt, load_base, load_tokenizer
 from reader.errors import PromptTooLong
 from reader.prompt import render
 from retriever.errors import ModelError
@@ -67,7 +68,7 @@ class Gate:
         if self._reference is None:
             # No prompt is longer than the model was trained for.
             self._trained_context = self._find_context()
-            tokenizer = load_tokenizer(self.base, self.adapter)
+            tokenizer = load_tokenizer(self.base, self.adapter.folder)
             self._reference = Reference(tokenizer, min(self.effort.context, self._trained_context))
         return self._reference
 
@@ -175,7 +176,7 @@ class Gate:
             if self.adapter.kind == FULL:
                 model = load_merged(self.adapter.folder)
             else:
-                model = adapt(load_base(self.base, bits=self.adapter.bits, floating=False), self.adapter)
+                model = adapt(load_base(self.base, bits=self.adapter.bits, floating=False), self.adapter.folder)
             self._trained = self._logits_of(model, "trained")
         return self._trained
 
@@ -196,7 +197,7 @@ class Gate:
         base = load_base(self.base, bits=self.adapter.bits if way == "dequantized" else None)
         # The adapter's own matrices do not depend on what it stands on.
         try:
-            return weights_effect(adapt(load_base(self.base), self.adapter), base, merged)
+            return weights_effect(adapt(load_base(self.base), self.adapter.folder), base, merged)
         except (ModelError, AttributeError, RuntimeError, TypeError):
             return None
 

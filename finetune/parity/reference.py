@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from reader.engine.base import Prompt
-from reader.engine.llamacpp import Stats
+from reader.engine.decoding import Stats
 from retriever.errors import ModelError
 
 __all__ = ["Reference"]

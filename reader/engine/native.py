@@ -19,12 +19,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from reader.engine.decoding import Logits
 from reader.errors import EngineError
 from retriever.errors import ModelError
 
 __all__ = ["Native", "library"]
-
-Logits = npt.NDArray[np.float32]
 
 
 @functools.cache

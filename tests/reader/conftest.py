@@ -86,17 +86,35 @@ class FakeEngine:
         self.closed = True
 
 
-@pytest.fixture(scope="session")
-def retriever_fakes() -> ModuleType:
-    """The fakes of the retriever's tests: by their path, since test folders are no packages."""
-    name = "retriever_fakes_for_the_reader"
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / "retriever" / "fakes.py")
+def by_path(name: str, path: Path) -> ModuleType:
+    """Import a module of other tests by its path, since test folders are no packages."""
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def retriever_fakes() -> ModuleType:
+    """The fakes of the retriever's tests."""
+    return by_path("retriever_fakes_for_the_reader", Path(__file__).parents[1] / "retriever" / "fakes.py")
+
+
+@pytest.fixture(scope="session")
+def tiny_models() -> ModuleType:
+    """`make_base` and `make_adapter`, which write tiny models."""
+    return by_path("tiny_models_for_the_reader", Path(__file__).parents[1] / "finetune" / "parity" / "conftest.py")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_models: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny Mistral of random weights in safetensors. Copy it to change it."""
+    root = tmp_path_factory.mktemp("tiny-model")
+    made: Path = tiny_models.make_base(root / "tiny", root)
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from reader.engine.base import Prompt, never
-from reader.engine.llamacpp import LlamaCpp, Stats
+from reader.engine.decoding import Stats
+from reader.engine.llamacpp import LlamaCpp
 from reader.errors import EngineError
 from retriever.errors import ModelError
 

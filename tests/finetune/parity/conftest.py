@@ -88,7 +88,7 @@ def make_adapter(
     import torch
     from peft import LoraConfig, get_peft_model
 
-    from finetune.merge import load_base, open_base
+    from reader.engine.weights import load_base, open_base
 
     torch.manual_seed(seed)
     with warnings.catch_warnings():
@@ -136,7 +136,8 @@ def lora(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def merged(tiny_base: Path, lora: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from finetune.merge import merge, open_adapter, open_base
+    from finetune.merge import merge, open_adapter
+    from reader.engine.weights import open_base
 
     folder = tmp_path_factory.mktemp("merged") / "model"
     merge(open_base(str(tiny_base)), open_adapter(lora), folder, "original")

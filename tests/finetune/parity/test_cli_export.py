@@ -11,9 +11,10 @@ from filelock import FileLock
 
 from finetune.cli_export import export
 from finetune.export import Export, ExportRefused
-from finetune.merge import open_adapter, open_base
+from finetune.merge import open_adapter
 from finetune.parity.limits import Effort
 from finetune.parity.result import Cause
+from reader.engine.weights import open_base
 from retriever.errors import BelegError, ModelError
 from retriever.models import file_hash
 

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from finetune.gguf import convert, convert_adapter
-from finetune.merge import adapt, keep_tokenizer, load_base, merge, open_adapter, open_base
+from finetune.merge import keep_tokenizer, merge, open_adapter
 from finetune.parity.gate import Gate
 from finetune.parity.limits import Effort
 from finetune.parity.result import Cause, Parity
 from reader.engine.base import Prompt
 from reader.engine.llamacpp import LlamaCpp
+from reader.engine.weights import adapt, load_base, open_base
 
 EFFORT = Effort(rendered=24, short=2, full=1, tail=24, answers=2, answer_tokens=16)
 
@@ -83,7 +84,7 @@ def test_merge_into_4_bit_layers(tiny_base: Path, make_lora: Callable[..., Path]
     assert opened.bits == 4
     broken = tmp_path / "merged"
     with pytest.warns(UserWarning, match="rounding errors"):
-        model = adapt(load_base(base, bits=4, floating=False), opened).merge_and_unload()
+        model = adapt(load_base(base, bits=4, floating=False), opened.folder).merge_and_unload()
     model = model.dequantize()
     model.hf_quantizer = None
     model.save_pretrained(broken)

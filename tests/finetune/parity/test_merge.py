@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.merge import FULL, Adapter, load_tokenizer, merge, open_adapter, open_base
+from finetune.merge import FULL, Adapter, load_merged, merge, open_adapter
 from finetune.parity.cases import AWKWARD
 from finetune.pieces import complete_sentencepiece, piece_scores
+from reader.engine.weights import adapt, load_base, load_tokenizer, open_base
 from retriever.errors import ModelError
 
 
@@ -28,12 +29,10 @@ def logits(model: Any) -> Any:
 def test_merged_says_what_base_and_adapter_say(
     tiny_base: Path, make_lora: Callable[..., Path], tmp_path: Path, options: dict[str, bool]
 ) -> None:
-    from finetune.merge import adapt, load_base, load_merged
-
     adapter = open_adapter(make_lora(tmp_path / "adapter", tiny_base, size=0.02, **options))
     base = open_base(str(tiny_base))
     merge(base, adapter, tmp_path / "merged", "original")
-    plain, together = logits(load_base(base)), logits(adapt(load_base(base), adapter))
+    plain, together = logits(load_base(base)), logits(adapt(load_base(base), adapter.folder))
     merged = logits(load_merged(tmp_path / "merged"))
     assert float((merged - together).abs().max()) < 1e-3
     assert float((plain - together).abs().max()) > 0.1
@@ -171,4 +170,4 @@ def test_a_whole_model_needs_no_adapter(tiny_base: Path, tmp_path: Path) -> None
     assert adapter.kind == FULL
     merge(open_base(str(tiny_base)), adapter, tmp_path / "merged", "original")
     assert (tmp_path / "merged" / "tokenizer.model").is_file()
-    assert load_tokenizer(open_base(str(tiny_base)), adapter).chat_template
+    assert load_tokenizer(open_base(str(tiny_base)), adapter.folder).chat_template
