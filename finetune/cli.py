@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from finetune.cli_reader import evaluate_reader
 from retriever.cli import json_option, open_settings, print_json
 
 if TYPE_CHECKING:
@@ -45,40 +46,7 @@ def evaluate() -> None:
     """Measure search or answers on questions with known answers."""
 
 
-@evaluate.command("reader")
-@_questions
-@_split
-@click.option("--answers", type=click.Path(path_type=Path), help="Write every answer to this file, one JSON object a line.")
-@json_option
-def evaluate_reader(questions: Path, *, split: str | None, answers: Path | None, as_json: bool) -> None:
-    """Measure answers, and the search behind them, on QUESTIONS with known answers, a JSON object a line.
-
-    Each has id, question, answer (null if the documents do not tell), and proof: source and text, verbatim. See
-    examples/questions.jsonl. The documents must be indexed.
-    """
-    from rich.progress import Progress
-
-    from finetune.evaluate import answer_all, score_answers, score_search
-    from reader.pipeline import Pipeline
-    from reader.schema import answer_json
-    from retriever.questions import read_questions
-
-    asked = read_questions(questions, split=split)
-    with Pipeline.open(open_settings()) as pipeline, Progress(console=_stderr(), disable=as_json, transient=True) as bar:
-        proven = sum(question.proof is not None for question in asked)
-        task = bar.add_task("Searching", total=4 * proven)
-        result: dict[str, object] = {"search": score_search(pipeline, asked, progress=lambda: bar.advance(task))}
-        task = bar.add_task("Answering", total=len(asked))
-        found = answer_all(pipeline, asked, progress=lambda: bar.advance(task))
-        result["answers"] = score_answers(found)
-        if answers:
-            lines = [
-                {"id": item.question.id, "question": item.question.question, "gold": item.question.answers,
-                 "verbatim": item.verbatim, "golden": item.golden, **answer_json(item.answer)}
-                for item in found
-            ]  # fmt: skip
-            answers.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
-    click.echo(json.dumps(result, ensure_ascii=False) if as_json else json.dumps(result, ensure_ascii=False, indent=2))
+evaluate.add_command(evaluate_reader)
 
 
 @evaluate.command("retriever")

@@ -16,11 +16,11 @@ from reader.release import release_id
 from reader.schema import Answer, Quote, Reason, Turn
 from reader.support import in_words, missing_from_quotes, says_something, strength, unknown_identifiers
 from retriever.encode import Encoder
-from retriever.index.base import Filters
+from retriever.index.base import Filters, Stamp
 from retriever.schema import Hit
 from retriever.search import Searcher
 
-__all__ = ["Asking", "Event", "HitsFound", "Passages", "QuoteProven", "Reader", "Searched", "Token"]
+__all__ = ["Asking", "Event", "Given", "HitsFound", "Passages", "QuoteProven", "Reader", "Searched", "Token"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +104,26 @@ class Searched:
         """Return the id of index, fusion, reranker and reader."""
         used = self.searcher
         return release_id(used.index.stamp, used.alpha, reader.calibration, reader.engine, used.reranker)
+
+
+@dataclass(frozen=True)
+class Given:
+    """Passages that were fixed beforehand, so that several readers are asked with the same ones. Quotes are proven in them."""
+
+    hits: tuple[Hit, ...]
+    encoder: Encoder
+
+    def find(self, query: str) -> Sequence[Hit]:  # noqa: ARG002 - whatever is asked
+        """Return them all."""
+        return self.hits
+
+    def read(self, hit: Hit, start: int, end: int) -> tuple[str, int | None] | None:
+        """Cut a part out of the passage itself; its page is that of the passage's beginning."""
+        return (hit.text[start - hit.start : end - hit.start], hit.page) if start >= hit.start else None
+
+    def release(self, reader: Reader) -> str:
+        """Return the id of the reader alone: where the passages came from is not known."""
+        return release_id(Stamp("", "", ""), 0.0, reader.calibration, reader.engine)
 
 
 @dataclass

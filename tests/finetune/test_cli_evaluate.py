@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from finetune.raft.row import Passage, RaftRow, write_raft
+from reader.quotes import Span
 from retriever.models import locate
 
 Beleg = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -141,8 +146,16 @@ def test_the_old_form_names_the_new_ones(beleg: Beleg, arguments: list[str]) -> 
         (["retriever", "{training}", "--out", "{training}"], 2, "--out"),
         (["retriever", "{training}", "--with-index"], 1, "Nothing has been indexed"),
         (["retriever", str(EXAMPLES / "questions.jsonl")], 1, "Nothing has been indexed"),
-        (["reader"], 2, "QUESTIONS"),
-        (["reader", "nowhere.jsonl"], 1, "nowhere.jsonl cannot be read"),
+        (["reader"], 2, "SOURCE"),
+        (["reader", "nowhere.jsonl"], 1, "There is no nowhere.jsonl"),
+        (["reader", "{training}", "--system", "served,bits=3"], 2, "bits=3"),
+        (["reader", "{training}", "--system", "a=served", "--system", "a=served"], 2, "2 systems are called a"),
+        (["reader", "{training}", "--weights", "speed=1"], 2, "'speed' cannot be weighed"),
+        (["reader", "{training}", "--passages", "0"], 2, "--passages"),
+        (["reader", "{training}", "--ability", "{training}"], 1, "line 1: question: missing"),
+        (["reader", "{training}", "--before", "{training}"], 1, "report.json of an earlier run"),
+        (["reader", "{training}", "--system", "x=./nowhere"], 1, "The system x cannot be opened."),
+        (["reader", "{training}", "--system", "x=http://127.0.0.1:9"], 1, "cannot be reached"),
         (["reader", str(EXAMPLES / "questions.jsonl"), "--search-only"], 2, "--search-only"),
     ],
 )
@@ -151,6 +164,82 @@ def test_what_is_refused(beleg: Beleg, training: Path, tmp_path: Path, arguments
     assert (done.returncode, done.stdout) == (code, "")
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def examples(tmp_path: Path) -> Path:
+    """Four examples with their own passages, the last of which nothing answers."""
+    texts = [(f"Lamp {number} hangs in hall {number}.", f"Lamp {number} is {9 + number} years old.") for number in range(4)]
+    rows = []
+    for number, pair in enumerate(texts):
+        passages = tuple(
+            Passage(text, "Lamps", (), kind, f"{kind}{number}.md", 0, len(text), "en")
+            for text, kind in zip(pair, ("golden", "easy"), strict=True)
+        )
+        row = RaftRow(f"r{number}", f"Where does lamp {number} hang?", passages, 1, (Span(1, 0, len(pair[0])),), "",
+                      f"hall {number}", False, "en", f"d{number}")  # fmt: skip
+        rows.append(row if number < 3 else replace(row, passages=passages[1:], golden=None, quotes=(), abstains=True))
+    write_raft(tmp_path / "raft.jsonl", rows)
+    return tmp_path / "raft.jsonl"
+
+
+def recorded(path: Path, texts: dict[str, str]) -> str:
+    path.write_text("".join(json.dumps({"id": key, "text": text}) + "\n" for key, text in texts.items()), encoding="utf-8")
+    return f"{path.stem}=recorded:{path}"
+
+
+def test_recorded_answers_are_proven_compared_and_reported(beleg: Beleg, examples: Path, tmp_path: Path) -> None:
+    good = {
+        f"r{number}": f"Passage 1: ##begin_quote##Lamp {number} hangs in hall {number}.##end_quote##\n<ANSWER>: hall {number}"
+        for number in range(3)
+    }
+    one = recorded(tmp_path / "good.jsonl", {**good, "r3": "<ANSWER>: NOT FOUND"})
+    two = recorded(tmp_path / "lying.jsonl", {key: text.replace("hangs", "stands") for key, text in good.items()})
+    arguments = ("evaluate", "reader", examples, "--system", one, "--system", two, "--out", tmp_path / "out", "--json")
+    done = beleg(*arguments, "--weights", "f1=1,abstained_rightly=1", "--answers", tmp_path / "all.jsonl", data_dir=tmp_path)
+    assert done.returncode == 3, done.stderr
+    assert "lying failed on r3" in done.stderr
+    shown = json.loads(done.stdout)
+    assert [system["measures"]["total"]["value"] for system in shown["systems"]] == [1, 0]
+    assert shown["systems"][0]["mistakes"] == {}
+    assert shown["systems"][1]["mistakes"] == {"failed": 1, "quote not proven": 3}
+    assert shown["systems"][1]["measures"]["quote_proven"]["value"] == 0
+    assert shown["weights"] == {"f1": 1, "abstained_rightly": 1}
+    assert "search" not in shown
+    assert "quote not proven" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(line["system"], line["id"]) for line in lines[:5]] == [*(("good", f"r{n}") for n in range(4)), ("lying", "r0")]
+    assert lines[0]["quotes"][0]["text"] == "Lamp 0 hangs in hall 0."
+    again = beleg(*arguments[:-1], "--before", tmp_path / "out" / "report.json", data_dir=tmp_path)
+    assert again.returncode == 3, again.stderr
+    assert "good against good before: tie" in again.stdout
+    assert "lying against good: " in again.stdout
+    assert "4 questions on 4 documents, 1 without an answer." in again.stdout
+
+
+def test_a_killed_run_goes_on(
+    beleg: Beleg, beleg_command: Path, beleg_environment: Callable[..., dict[str, str]], examples: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    kept = out / "answers.jsonl"
+    command = [beleg_command, "evaluate", "reader", examples, "--limit", "2", "--out", out]
+    environment = beleg_environment({"BELEG_DATA_DIR": str(tmp_path / "data"), "BELEG_THREADS": "1"})
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 120
+        while not (kept.exists() and kept.read_bytes().count(b"\n") >= 2) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        told = process.communicate(timeout=60)[1].decode()
+        assert process.returncode not in (0, None)
+    before = kept.read_bytes()
+    assert before.count(b"\n") >= 2
+    assert f"kept in {out}: the same command goes on" in " ".join(told.split())
+    done = beleg(*command[1:], "--json", data_dir=tmp_path / "data", threads=1)
+    assert done.returncode == 0, done.stderr
+    assert kept.read_bytes().startswith(before)
+    (system,) = json.loads(done.stdout)["systems"]
+    assert system["asked"] == 2
+    assert system["measures"]["quote_valid"]["value"] == 1
 
 
 def test_help_teaches(beleg: Beleg) -> None:

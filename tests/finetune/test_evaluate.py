@@ -1,88 +1,49 @@
-"""The measures of answers, checked by hand."""
+"""The tables by language of a question file, checked by hand."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from finetune.evaluate import Answered, exact_match, f1, score_answers
+from finetune.evaluate import golden_span, score_answers, verbatim
+from finetune.reading import Asked, Outcome
 from reader.schema import Answer, Quote
-from retriever.questions import Proof, Question
+from retriever.metrics import Label
+from retriever.schema import Hit
 
-WORDS = st.lists(st.sampled_from(["hier", "dort", "the", "9,40", "Euro", "ja"]), max_size=5).map(" ".join)
-
-
-@pytest.mark.parametrize(
-    ("answer", "gold", "exact", "overlap"),
-    [
-        ("75 Euro", ["75 Euro"], 1, 1),
-        ("75 euro.", ["75 Euro"], 1, 1),
-        ("Die 75 Euro!", ["75 Euro"], 1, 1),
-        ("der Informationssicherheitsbeauftragte", ["Informationssicherheitsbeauftragte"], 1, 1),
-        ("0,30 Euro", ["0.30 Euro"], 0, 0.5),
-        ("0,30", ["0,30"], 1, 1),
-        ("0,30 Euro", ["030 Euro"], 0, 0.5),
-        ("sechs Wochen", ["6 Wochen", "sechs Wochen"], 1, 1),
-        ("innerhalb von sechs Wochen", ["sechs Wochen"], 0, 2 * 2 / 6),
-        ("E-217", ["e-217"], 1, 1),
-        ("GRÖSSE", ["größe"], 1, 1),
-        ("nein", ["ja"], 0, 0),
-        ("ja ja", ["ja"], 0, 2 / 3),
-        ("", ["ja"], 0, 0),
-        ("ja", [], 0, 0),
-        ("the", ["a"], 1, 0),
-    ],
-)
-def test_exact_match_and_f1(answer: str, gold: list[str], exact: float, overlap: float) -> None:
-    assert exact_match(answer, gold) == exact
-    assert f1(answer, gold) == pytest.approx(overlap)
-
-
-@given(WORDS, st.lists(WORDS, max_size=3))
-def test_measures_stay_in_their_range(answer: str, gold: list[str]) -> None:
-    assert exact_match(answer, gold) in (0, 1)
-    assert 0 <= f1(answer, gold) <= 1
-    assert f1(answer, gold) == max((f1(other, [answer]) for other in gold), default=0)
+TEXT = "Guests pay 75 Euro."
+LABEL = Label("d", 7, 18)
+"""Where `pay 75 Euro` stands."""
 
 
 def answered(
+    key: str,
     language: str,
     *,
     gold: str | None,
     given: str | None,
-    golden: bool | None = None,
-    verbatim: bool = True,
-    quotes: int = 1,
+    start: int = 0,
+    text: str = TEXT,
     seconds: float = 1.0,
-) -> Answered:
-    question = Question("q", "", language, "?", (gold,) if gold else (), Proof("s", "t") if gold else None, "")
-    quote = Quote("d", "s", "t", None, 0, 1, "x")
-    more: dict[str, Any] = {
-        "hits": (),
-        "reasoning": "",
-        "notes": (),
-        "release": "r",
-        "timings": {"search": 0.0, "read": seconds},
-    }
-    reason = "unproven" if given is None else None
-    answer = Answer(given or "Nichts.", given is None, reason, (quote,) * quotes, **more)  # type: ignore[arg-type]
-    return Answered(question, answer, verbatim, golden)
+    failure: str = "",
+) -> Outcome:
+    """Answer with a quote at `start`, or abstain."""
+    hit = Hit("d", "s", "t", "en", (), None, 0, len(TEXT), TEXT, 1.0, None, None, 1)
+    asked = Asked(key, "?", (gold,) if gold else (), (hit,), ("golden",), (), "s", language)
+    quotes = (Quote("d", "s", "t", None, start, start + len(text), text),) if given else ()
+    abstained = given is None and not failure
+    answer = Answer(given or "", abstained, "unproven" if abstained else None, quotes, (hit,), "", (), "r")
+    return Outcome(asked, answer, seconds, failure=failure)
 
 
 def test_scores_by_hand() -> None:
-    table = score_answers(
-        [
-            answered("de", gold="75 Euro", given="75 Euro", golden=True, seconds=2),
-            answered("de", gold="75 Euro", given="70 Euro", golden=False, seconds=2),
-            answered("de", gold="75 Euro", given=None, quotes=0, seconds=0),
-            answered("de", gold=None, given=None, quotes=0, seconds=0),
-            answered("en", gold=None, given="yes", verbatim=False, seconds=1),
-            answered("en", gold="yes", given="yes", golden=True, seconds=1),
-        ]
-    )
+    outcomes = [
+        answered("1", "de", gold="75 Euro", given="75 Euro", seconds=2),
+        answered("2", "de", gold="75 Euro", given="70 Euro", text="Guests", seconds=2),
+        answered("3", "de", gold="75 Euro", given=None, seconds=0),
+        answered("4", "de", gold=None, given=None, seconds=0),
+        answered("5", "en", gold=None, given="yes", text="nowhere", seconds=1),
+        answered("6", "en", gold="yes", given="yes", seconds=0.5),
+    ]
+    labels = {key: [LABEL] for key in "1236"}
+    table = score_answers(outcomes, labels, {"6": 0.5})
     assert list(table) == ["all", "de", "en"]
     assert table["all"] == {
         "questions": 6,
@@ -103,7 +64,26 @@ def test_scores_by_hand() -> None:
 
 
 def test_nothing_answered_gives_no_shares() -> None:
-    scores = score_answers([answered("de", gold=None, given=None, quotes=0)])["all"]
+    scores = score_answers([answered("1", "de", gold=None, given=None)], {}, {})["all"]
     assert scores["verbatim_share"] is None
     assert scores["f1"] is None
     assert (scores["abstention_precision"], scores["abstention_recall"]) == (1, 1)
+
+
+def test_a_failure_is_no_abstention() -> None:
+    scores = score_answers([answered("1", "de", gold="x", given=None, failure="down")], {"1": [LABEL]}, {})["all"]
+    assert (scores["answered"], scores["f1"], scores["exact_match"]) == (0, 0, 0)
+    assert scores["abstention_precision"] is None
+    assert scores["seconds_per_question"] is None
+
+
+def test_a_quote_beside_the_proof_is_not_golden() -> None:
+    assert golden_span(answered("1", "de", gold="x", given="x", start=0, text="Guests p"), [LABEL])
+    assert not golden_span(answered("1", "de", gold="x", given="x", start=0, text="Guests "), [LABEL])
+    assert not golden_span(answered("1", "de", gold="x", given="x"), [Label("other", 7, 18)])
+
+
+def test_a_quote_one_letter_off_is_not_verbatim() -> None:
+    assert verbatim(answered("1", "de", gold="x", given="x", start=7, text="pay 75"))
+    assert not verbatim(answered("1", "de", gold="x", given="x", start=8, text="pay 75"))
+    assert not verbatim(answered("1", "de", gold="x", given="x", start=7, text="pay 76"))
