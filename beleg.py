@@ -14,7 +14,7 @@ __all__ = ["main"]
 _COMMANDS = {
     "index": ("retriever.cli_index", "Read files and folders and make them searchable."),
     "rebuild": ("retriever.cli_index", "Build a new index beside the live one, and swap them."),
-    "rollback": ("retriever.cli_index", "Bring back the index before the last rebuild."),
+    "rollback": ("reader.cli_rollback", "Bring back the reader or the index before the last promotion or rebuild."),
     "search": ("retriever.cli", "Find passages; no language model is asked."),
     "settings": ("retriever.cli", "Show all settings and where each one comes from."),
     "fetch": ("retriever.cli", "Download the models that the settings name by hub id."),
@@ -29,7 +29,7 @@ _COMMANDS = {
     "export": ("finetune.cli_export", "Turn a tuned reader into GGUF files that are proven to be it."),
     "evaluate": ("finetune.cli", "Measure search and answers on questions with known answers."),
     "calibrate": ("finetune.cli", "Learn from such questions when to abstain."),
-    "candidates": ("finetune.cli_promote", "Show what was trained, and what of it is live."),
+    "candidates": ("finetune.cli_candidates", "Show what was trained, and what of it is live."),
     "promote": ("finetune.cli_promote", "Make a retrained model the served one, if it is better."),
 }
 

@@ -1,19 +1,20 @@
 """What training leaves behind: a model with a manifest that says what it is, what it was made from, and how good it is.
 
 A candidate is a folder: `model/`, `manifest.json`, the held-out rows `test.jsonl`, and the `workspace/` that they are searched
-in. The manifest is written last, so a folder without one is a training that has not ended. Knows neither training nor serving.
+in; of a reader no workspace, as its rows bring their passages, but the `export/` that `beleg export` makes. The manifest is
+written last, so a folder without one is a training that has not ended. Knows neither training nor serving.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from retriever.errors import BelegError, ModelError
 from retriever.models import folder_fingerprint
@@ -35,7 +36,9 @@ __all__ = [
 
 _FILE = "manifest.json"
 
-Kind = Literal["retriever", "reranker"]
+Kind = Literal["retriever", "reranker", "reader"]
+
+_MEASURES: Mapping[Kind, str] = {"retriever": "nDCG@10", "reranker": "nDCG@10", "reader": "f1"}
 
 
 class _Part(BaseModel):
@@ -91,9 +94,12 @@ class Manifest(_Part):
         tokenizer: hash of what determines where tokens begin; see `retriever.encode.Encoder`.
         recipe: with everything that was set on the command line.
         metrics: `before` and `after` hold the means on the test rows by measure, such as `nDCG@10`, of fused search with the
-            base and with this model, or without and with this reranker; whatever else was measured stands beside them.
+            base and with this model, or without and with this reranker; of a reader those of `finetune.measures`, such as
+            `f1`. Whatever else was measured stands beside them.
         alpha: of a retriever: weight of the dense side that was tuned with it.
         weight: of a reranker: its weight against the fused score.
+        chunk: of a retriever or reranker.
+        prompt: of a reader: fingerprint of the prompt that it was trained with; see `reader.prompt.fingerprint`.
         commit, version: of the Beleg that made it.
         seconds: that training took.
         machine: in words.
@@ -111,15 +117,27 @@ class Manifest(_Part):
     metrics: dict[str, Any] = {}
     alpha: float | None = None
     weight: float | None = None
-    chunk: Chunks
+    chunk: Chunks | None = None
+    prompt: str = ""
     commit: str | None = None
     version: str = ""
     seconds: float = 0.0
     machine: str = ""
 
-    def measured(self, when: Literal["before", "after"], measure: str = "nDCG@10") -> float | None:
-        """Return a mean on the test rows, or None if it was not measured."""
-        value = (self.metrics.get(when) or {}).get(measure)
+    @model_validator(mode="after")
+    def _chunked(self) -> Self:
+        if self.chunk is None and self.kind != "reader":
+            raise ValueError(f"a {self.kind} has a chunk size")
+        return self
+
+    @property
+    def measure(self) -> str:
+        """What candidates of its kind are known by."""
+        return _MEASURES[self.kind]
+
+    def measured(self, when: Literal["before", "after"], measure: str | None = None) -> float | None:
+        """Return a mean on the test rows, by default that of `measure`, or None if it was not measured."""
+        value = (self.metrics.get(when) or {}).get(measure or self.measure)
         return float(value) if isinstance(value, int | float) else None
 
 
@@ -137,7 +155,7 @@ class Candidate:
 
     @property
     def model(self) -> Path:
-        """Folder of the encoder or reranker."""
+        """Folder of the encoder, the reranker, or the reader with or without its base."""
         return self.folder / "model"
 
     @property

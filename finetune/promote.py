@@ -10,14 +10,13 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from statistics import fmean
 from typing import Literal
 
 from finetune.candidate import Candidate
 from finetune.data.read import read_all
 from finetune.data.schema import Row
 from finetune.evaluate_retriever import System, rank
-from finetune.significance import paired
+from finetune.verdict import NOTHING_HELD_OUT, WAY_OUT, Verdict, compare, refuse
 from finetune.workspace import Workspace
 from retriever.chunk import ChunkSize
 from retriever.encode import Encoder
@@ -35,54 +34,10 @@ from retriever.rerank import Reranker
 from retriever.search import Searcher
 from retriever.store import Store
 
-__all__ = ["Outcome", "Promotion", "Verdict", "judge"]
+__all__ = ["Outcome", "Promotion", "judge"]
 
 _MEASURE = "nDCG@10"
-_CONFIDENCE = 0.90
-"""Of the two-sided interval: its lower end is that of a one-sided one of 95%."""
-
-_CHANCE = 0.10
-"""The same of the test's p. On four documents or fewer no difference is that unlikely, however large: they prove nothing."""
-
 _Status = Literal["live", "passed", "tried"]
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """How a candidate did on its held-out questions, against what is served.
-
-    Attributes:
-        served, candidate: mean nDCG@10.
-        questions, documents: that were measured on.
-        difference: of the means; `low` and `high` are the ends of its 90% interval, over documents.
-        p: how likely a difference as large is by chance, in either direction.
-        better, worse, equal: questions by what became of them.
-    """
-
-    served: float
-    candidate: float
-    questions: int
-    documents: int
-    difference: float
-    low: float
-    high: float
-    p: float
-    better: int
-    worse: int
-    equal: int
-
-    @property
-    def passed(self) -> bool:
-        """Whether it is better, and not only by luck."""
-        return self.difference > 0 and self.low >= 0 and self.p <= _CHANCE
-
-    def __str__(self) -> str:
-        """Say it in words."""
-        return (
-            f"nDCG@10 {self.candidate:.3f}, served {self.served:.3f}: {self.difference:+.3f} "
-            f"(90% interval {self.low:+.3f} to {self.high:+.3f}, p {self.p:.3f}) on {self.questions} questions about "
-            f"{self.documents} documents; {self.better} better, {self.worse} worse"
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +133,7 @@ class Promotion:
             outcome = "refused" if isinstance(error, GateFailed) else "failed"
             self.releases.add(**facts, outcome=outcome, reason=error.message)
             if isinstance(error, GateFailed):
-                raise GateFailed(f"On your own questions: {error.message}", way_out=_WAY_OUT) from error
+                raise GateFailed(f"On your own questions: {error.message}", way_out=WAY_OUT) from error
             raise
         own = asdict(report.verdict) if report.verdict else None
         self.releases.add(**facts, outcome="promoted", generation=report.generation.name, own=own)
@@ -209,7 +164,8 @@ class Promotion:
         if swapped and live.stamp.encoder == self.candidate.manifest.fingerprint:
             # It finds that there is nothing left to do but to tidy up.
             self._rebuild(Maker(self.encoders.of(live), size_of(live))).run()
-        self.releases.settle(live)
+        done = {"generation": live.name}
+        self.releases.settle(("retriever",), lambda fact: done if fact.get("to") == live.stamp.encoder else None)
 
     # -- a reranker -------------------------------------------------------------------------------------------------------
 
@@ -248,7 +204,7 @@ class Promotion:
         except GateFailed as error:
             if not self.dry:
                 self.releases.add(**facts, outcome="refused", reason=error.message)
-            raise GateFailed(f"On your own questions: {error.message}", way_out=_WAY_OUT) from error
+            raise GateFailed(f"On your own questions: {error.message}", way_out=WAY_OUT) from error
 
     # -- the gate ---------------------------------------------------------------------------------------------------------
 
@@ -272,15 +228,8 @@ class Promotion:
         """Refuse what is not better, unless somebody answers for it."""
         if (verdict and verdict.passed) or self.override:
             return
-        name = self.candidate.name
-        if verdict is None:
-            reason = f"{name} has no held-out questions, so nobody knows whether it is better."
-        else:
-            how = "worse than" if verdict.high < 0 else "not better than"
-            reason = f"{name} is {how} what is served: {verdict}."
-        if not self.dry:
-            self.releases.add(**facts, outcome="refused", reason=reason)
-        raise GateFailed(reason, way_out=_WAY_OUT)
+        reason = verdict.why(self.candidate.name) if verdict else f"{self.candidate.name} {NOTHING_HELD_OUT}"
+        refuse(reason, self.releases, None if self.dry else facts)
 
     def _facts(self, before: str, live: Generation, verdict: Verdict | None) -> dict[str, object]:
         """Return what is recorded of this attempt, whatever becomes of it."""
@@ -295,9 +244,6 @@ class Promotion:
             "verdict": asdict(verdict) if verdict else None,
             "override": self.override,
         }
-
-
-_WAY_OUT = "What is served stays. `--override REASON` takes it all the same, and keeps the reason."
 
 
 def judge(
@@ -321,17 +267,4 @@ def judge(
         rankings = rank(system, rows, labels, progress=lambda: progress(1))
         values.append(evaluate(labels, rankings, measures=[_MEASURE])[_MEASURE])
     before, after = values
-    found = paired(after, before, groups=groups, confidence=_CONFIDENCE)
-    return Verdict(
-        served=fmean(before.values()),
-        candidate=fmean(after.values()),
-        questions=len(labels),
-        documents=len(set(groups.values())),
-        difference=found.difference,
-        low=found.low,
-        high=found.high,
-        p=found.p,
-        better=found.better,
-        worse=found.worse,
-        equal=found.equal,
-    )
+    return compare(after, before, groups=groups, measure=_MEASURE)

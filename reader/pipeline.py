@@ -6,10 +6,11 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 
 from reader.answering import Asking, Event, Reader, Searched
-from reader.calibration import Calibration, read_calibration
+from reader.calibration import Calibration
 from reader.engine.base import Engine, never
-from reader.opening import open_engine
 from reader.schema import Answer, Turn
+from reader.served import open_reader
+from reader.swap import LiveReader, OpenReader, ReaderState
 from retriever.encoders import Encoders
 from retriever.errors import IndexUnavailable, QueryError
 from retriever.index.base import Filters, Generations
@@ -32,8 +33,10 @@ class Pipeline:
 
     Args:
         store: stays open until the pipeline is closed.
-        engine: None where only searching is wanted.
+        engine: answers as `calibration` says, and is closed with the pipeline; None where only searching is wanted, or `live`
+            is given.
         reranker: judges the best passages again.
+        live: the reader that is promoted, whichever it is by then; closed with the pipeline.
     """
 
     def __init__(
@@ -45,21 +48,25 @@ class Pipeline:
         engine: Engine | None,
         calibration: Calibration,
         reranker: Reranker | None = None,
+        *,
+        live: LiveReader | None = None,
     ) -> None:
         self.settings = settings
         self.store = store
-        self.calibration = calibration
-        self._engine = engine
+        self._reader = live or (LiveReader(Reader(engine, calibration, settings.answer_tokens)) if engine else None)
+        self._calibration = calibration
         self._live = Live(generations, encoders, alpha=settings.alpha, reranker=reranker)
 
     @classmethod
-    def open(cls, settings: Settings, *, reader: bool = True) -> Pipeline:
+    def open(cls, settings: Settings, *, reader: bool = True, open_: OpenReader = open_reader) -> Pipeline:
         """Open store, index, reranker and reader as the settings say, and finish what an interrupted run stored.
 
-        A search engine that does not answer does not keep the pipeline from being opened: it may come back.
+        The reader is the promoted one if there is one, and whichever is promoted from now on takes its place. A search engine
+        that does not answer does not keep the pipeline from being opened: it may come back.
 
         Args:
             reader: False leaves the language model out, for searching only.
+            open_: opens readers.
 
         Raises:
             StoreError, ModelError, EngineUnavailable: one of them cannot be opened.
@@ -72,14 +79,13 @@ class Pipeline:
             catch_up(store, generations)
         except IndexUnavailable as error:
             _log.warning("%s", error)
-        engine = open_engine(settings) if reader else None
-        calibration = read_calibration(settings.data_dir, engine.fingerprint if engine else "")
-        return cls(settings, store, generations, Encoders(settings.encoder), engine, calibration, reranker)
+        live = LiveReader.open(settings, open_) if reader else None
+        return cls(settings, store, generations, Encoders(settings.encoder), None, Calibration(), reranker, live=live)
 
     def close(self) -> None:
         """Free the model and close the store."""
-        if self._engine:
-            self._engine.close()
+        if self._reader:
+            self._reader.close()
         self.store.close()
 
     def __enter__(self) -> Pipeline:
@@ -91,6 +97,22 @@ class Pipeline:
     def check(self) -> None:
         """Raise what would keep the next question from being answered; quick enough for a readiness probe."""
         self._live.searcher()
+
+    @property
+    def calibration(self) -> Calibration:
+        """How the live reader is used."""
+        if self._reader is None:
+            return self._calibration
+        with self._reader.lease() as reader:
+            return reader.calibration
+
+    def reader_state(self) -> ReaderState | None:
+        """Return which reader answers now, and what keeps another one from it; None if there is no reader.
+
+        Raises:
+            IndexMissing, IndexMismatch, IndexUnavailable: as for `check`.
+        """
+        return self._reader.state(self._passages(None).release) if self._reader else None
 
     def search(
         self,
@@ -131,8 +153,11 @@ class Pipeline:
         """
         if not question.strip():
             raise QueryError("The question is empty.", way_out="Write a question.")
-        if self._engine is None:
+        if self._reader is None:
             raise QueryError("This pipeline was opened without a reader.")
-        reader = Reader(self._engine, self.calibration, self.settings.answer_tokens)
-        passages = Searched(self._live.searcher(), self.settings.passages, filters)
-        yield from Asking(reader, passages, question, tuple(history), cancelled).run()
+        # One reader from the prompt to the last proof; it stays open until then.
+        with self._reader.lease() as reader:
+            yield from Asking(reader, self._passages(filters), question, tuple(history), cancelled).run()
+
+    def _passages(self, filters: Filters | None) -> Searched:
+        return Searched(self._live.searcher(), self.settings.passages, filters)

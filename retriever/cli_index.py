@@ -1,4 +1,4 @@
-"""`beleg index`, `rebuild` and `rollback`: what changes the index. Heavy imports happen inside the commands."""
+"""`beleg index` and `rebuild`, and the way back: what changes the index. Heavy imports happen inside the commands."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from retriever.settings import Settings
     from retriever.store import Store
 
-__all__ = ["index", "rebuild", "rollback"]
+__all__ = ["index", "rebuild", "roll_index_back"]
 
 _WAIT_S = 30.0
 """How long `beleg index` waits for the end of another run, such as the short one in which a rebuild swaps."""
@@ -196,13 +196,11 @@ def rebuild(
     _say(report, "New", as_json=as_json)
 
 
-@click.command()
-@_journal
-@json_option
-def rollback(*, journal: Path | None, as_json: bool) -> None:
-    """Bring back the index before the last rebuild, with all that has changed since.
+def roll_index_back(chosen: Settings, *, journal: Path | None, as_json: bool) -> None:
+    """Bring back the index before the last rebuild for `beleg rollback`, and say so.
 
-    It can be had for as many days as the setting `rollback_days` says. A second rollback goes forward again.
+    Raises:
+        BelegError: what `retriever.rebuild.rollback` raises.
     """
     from retriever.encode import open_encoder
     from retriever.encoders import Encoders
@@ -213,7 +211,6 @@ def rollback(*, journal: Path | None, as_json: bool) -> None:
     from retriever.store import Store
     from retriever.watched import watched
 
-    chosen = open_settings()
     with watched(journal, _PHASES, quiet=as_json) as seen, Store(chosen.data_dir) as store:
         report = go_back(
             store,

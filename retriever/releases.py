@@ -6,7 +6,7 @@ Knows neither what is measured nor how anything is served.
 from __future__ import annotations
 
 import getpass
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,6 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from retriever.errors import BelegError, StoreLocked
-from retriever.index.base import Generation
 from retriever.ledger import append, lines
 
 __all__ = ["RELEASES", "Releases"]
@@ -64,20 +63,26 @@ class Releases:
                 f"Another promotion in {self.path.parent} is running.", way_out="Wait until it has ended."
             ) from error
 
-    def settle(self, live: Generation) -> None:
-        """Record what became of attempts that were killed; the caller is `alone`."""
+    def settle(self, kinds: Container[str], became: Callable[[Mapping[str, Any]], Mapping[str, object] | None]) -> None:
+        """Record what became of attempts that were killed; the caller is `alone`.
+
+        Args:
+            kinds: of what was to be promoted; others are left to those who know about them.
+            became: returns of an attempt's facts what else to record if its swap was done, or None if it was not.
+        """
         begun: dict[str, dict[str, Any]] = {}
         for fact in self.read():
-            if fact.get("outcome") == "begun":
+            if fact.get("outcome") == "begun" and fact.get("kind") in kinds:
                 begun[str(fact.get("id"))] = fact
             else:
                 begun.pop(str(fact.get("id")), None)
         for fact in begun.values():
             kept = {key: value for key, value in fact.items() if key not in ("time", "who", "outcome")}
-            if fact.get("to") == live.stamp.encoder:
-                self.add(**kept, outcome="promoted", generation=live.name, late=True)
-            else:
+            more = became(fact)
+            if more is None:
                 self.add(**kept, outcome="interrupted", late=True)
+            else:
+                self.add(**{**kept, **more}, outcome="promoted", late=True)
 
 
 def _who() -> str | None:

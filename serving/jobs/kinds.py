@@ -90,7 +90,13 @@ class RebuildArguments(Arguments):
 
 
 class RollbackArguments(Arguments):
-    """Nothing: the previous index becomes the live one."""
+    """What is taken back; without it, whichever of the two was changed last."""
+
+    which: Literal["reader", "index"] | None = None
+
+    def command(self) -> list[str]:
+        """Return the option of `beleg rollback`."""
+        return [f"--{self.which}"] if self.which else []
 
 
 class TrainArguments(Arguments):
@@ -124,16 +130,22 @@ class TrainArguments(Arguments):
 
 
 class PromoteArguments(Arguments):
-    """The candidate, by its name or as a folder, and what it is measured on beside its held-out questions."""
+    """The candidate, by its name or as a folder, and what it is measured on beside its held-out questions.
+
+    Of a reader, also which file of its export is to be served, or that it is to be served unmerged.
+    """
 
     candidate: _Text
     override: Annotated[_Text, Field(pattern=r"\S")] | None = None
     questions: _Text | None = None
+    file: _Name | None = None
+    unmerged: bool = False
 
     def command(self) -> list[str]:
         """Return the options of `beleg promote`, and the candidate."""
-        given = self.model_dump(exclude={"candidate"}, exclude_none=True)
-        return [*(f"--{name}={value}" for name, value in given.items()), "--", self.candidate]
+        given = self.model_dump(exclude={"candidate", "unmerged"}, exclude_none=True)
+        flags = ["--unmerged"] if self.unmerged else []
+        return [*(f"--{name}={value}" for name, value in given.items()), *flags, "--", self.candidate]
 
     def placed(self, place: Callable[[str, str], str]) -> PromoteArguments:
         """Return the same with other paths; a name is none."""

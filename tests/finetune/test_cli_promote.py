@@ -13,9 +13,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from finetune.candidate import Base, Chunks, Manifest, write_manifest
-from finetune.cli_promote import candidates, promote
+from finetune.cli_candidates import candidates
+from finetune.cli_promote import promote
+from reader.cli_rollback import rollback
 from retriever.cli import search
-from retriever.cli_index import index, rebuild, rollback
+from retriever.cli_index import index, rebuild
 from retriever.errors import GateFailed, IndexMissing, ModelError
 from retriever.models import folder_fingerprint, locate
 from retriever.releases import RELEASES

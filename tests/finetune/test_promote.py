@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from finetune.candidate import open_candidate
-from finetune.promote import Verdict
+from finetune.verdict import Verdict
 from retriever.errors import BelegError, GateFailed, IndexMissing, ModelError, SettingsError, StoreLocked
 from retriever.gate import Gate
 from retriever.promoted import stands_for

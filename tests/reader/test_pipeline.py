@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from reader.answering import Event, HitsFound, QuoteProven, Token
+from reader.answering import Event, HitsFound, QuoteProven, Reader, Token
 from reader.calibration import Calibration
 from reader.engine.base import Prompt
 from reader.errors import PromptTooLong
 from reader.pipeline import Pipeline
 from reader.release import release_id
 from reader.schema import Answer, Turn
+from reader.served import Promoted, write_promoted
 from retriever.chunk import ChunkSize, chunk
 from retriever.encode import Encoder
 from retriever.encoders import Encoders
@@ -422,3 +425,77 @@ def test_without_a_reader_it_only_searches(indexed: Path) -> None:
         assert pipeline.search("Kilometer")
         with pytest.raises(QueryError, match="without a reader"):
             pipeline.answer(ASKED)
+
+
+class TestAnotherReader:
+    """A promoted reader answers from the next question on; those that have begun end as they began."""
+
+    @pytest.fixture
+    def promoting(self, indexed: Path, fake_engine: Callable[..., Any], tmp_path: Path) -> Iterator[Any]:
+        shutil.copytree(indexed / "data", tmp_path / "data", ignore=shutil.ignore_patterns("*.lock"))
+        engines: dict[str, Any] = {}
+
+        def open_(settings: Settings, one: Promoted | None) -> Reader:
+            says = quoting(KILOMETRE, f"0,30 Euro{' genau' if one else ''}")
+            engines[one.candidate if one else "own"] = engine = fake_engine(says)
+            engine.model = one.candidate if one else "own"
+            return Reader(engine, Calibration(quotable=3 if one else 0), settings.answer_tokens)
+
+        with Pipeline.open(Settings(data_dir=tmp_path / "data"), open_=open_) as pipeline:
+
+            def promote(name: str) -> None:
+                one = Promoted(
+                    reader=name, instead_of=pipeline.settings.reader, candidate=name, id=name, time=datetime.now(UTC),
+                    fingerprint="", prompt="",
+                )  # fmt: skip
+                write_promoted(tmp_path / "data", one)
+                until = time.monotonic() + 10
+                while pipeline.reader_state().model != name:  # type: ignore[union-attr]
+                    assert time.monotonic() < until
+
+            yield pipeline, promote, engines
+        assert all(engine.closed for engine in engines.values())
+
+    def test_in_the_middle_of_a_question(self, promoting: Any) -> None:
+        pipeline, promote, engines = promoting
+        asking = pipeline.ask(ASKED)
+        next(asking)
+        promote("tuned")
+        assert not engines["own"].closed
+        *_, answer = asking
+        assert answer.answer == "0,30 Euro"
+        assert engines["own"].closed
+        after = pipeline.answer(ASKED)
+        assert (after.answer, pipeline.calibration.quotable) == ("0,30 Euro genau", 3)
+        assert after.release == pipeline.reader_state().release != answer.release
+
+    @pytest.mark.parametrize("way", ["close", "throw", "forget"])
+    def test_a_question_that_nobody_waits_for(self, promoting: Any, way: str) -> None:
+        pipeline, promote, engines = promoting
+        asking = pipeline.ask(ASKED)
+        next(asking)
+        promote("tuned")
+        if way == "close":
+            asking.close()
+        elif way == "throw":
+            with pytest.raises(KeyboardInterrupt):
+                asking.throw(KeyboardInterrupt)
+        else:
+            del asking
+        assert engines["own"].closed
+
+    def test_a_pipeline_that_ends_in_the_middle_of_a_question(self, promoting: Any) -> None:
+        pipeline, _, engines = promoting
+        asking = pipeline.ask(ASKED)
+        while not isinstance(next(asking), Token):
+            pass
+        pipeline.close()
+        assert not engines["own"].closed
+        asking.close()
+        assert engines["own"].closed
+
+    def test_without_a_reader_there_is_nothing_to_tell(self, indexed: Path, tmp_path: Path) -> None:
+        shutil.copytree(indexed / "data", tmp_path / "data", ignore=shutil.ignore_patterns("*.lock"))
+        with Pipeline.open(Settings(data_dir=tmp_path / "data"), reader=False) as pipeline:
+            assert pipeline.reader_state() is None
+            assert pipeline.calibration == Calibration()

@@ -177,7 +177,7 @@ def test_a_whole_long_passage_can_be_quoted_among_many(starter: LlamaCpp, make_h
         lltokenizer_from_vocab(starter._native.vocab), grammar(hits, Freedom(reasoning=False)), log_level=0
     )
     for token in starter.tokenize(quoting(4, texts[3])):
-        matcher.compute_ff_tokens()
+        matcher.compute_logit_bias()
         assert matcher.consume_token(token)
     assert not matcher.get_error()
 

@@ -274,7 +274,10 @@ def test_of_two_rebuilds_the_second_is_refused_and_told_why(serve: Callable[...,
         ({"kind": "train", "arguments": {"model": "retriever", "recipe": "x", "set": ["--help=1"]}}, "arguments.set.0"),
         ({"kind": "train", "arguments": {"model": "retriever", "recipe": "x", "limit": 0}}, "arguments.limit"),
         ({"kind": "train", "arguments": {"model": "retriever", "recipe": "x", "name": "../x"}}, "arguments.name"),
+        ({"kind": "rollback", "arguments": {"which": "both"}}, "arguments.which"),
         ({"kind": "promote"}, "arguments.candidate"),
+        ({"kind": "promote", "arguments": {"candidate": "x", "file": "../x"}}, "arguments.file"),
+        ({"kind": "promote", "arguments": {"candidate": "x", "unmerged": "yes"}}, "arguments.unmerged"),
         ({"kind": "promote", "arguments": {"candidate": "x", "override": " "}}, "arguments.override"),
         ({"kind": "promote", "arguments": {"candidate": "x", "dry_run": True}}, "arguments.dry_run"),
     ],
@@ -360,6 +363,9 @@ def test_training_and_promotion_become_command_lines(service: Service) -> None:
         f"train reranker --set={set_[0]} --set={set_[1]} --set={set_[2]} --limit=5 --name=auf-Probe_1 -- {here}/slow.yaml"
     )
     assert ran("promote", candidate="retriever-1.2") == "promote -- retriever-1.2"
+    assert ran("promote", candidate="reader", file="model-q8_0.gguf") == "promote --file=model-q8_0.gguf -- reader"
+    assert ran("promote", candidate="reader", unmerged=True) == "promote --unmerged -- reader"
+    assert ran("rollback", which="reader") == "rollback --reader"
     assert ran("promote", candidate="./tuned", override="--dry-run ü", questions="nothing") == (
         f"promote --override=--dry-run ü --questions={here}/nothing -- {here}/tuned"
     )

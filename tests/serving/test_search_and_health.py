@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from reader.swap import ReaderState
 from retriever.errors import IndexMissing, ModelError, QueryError
 
 
@@ -115,3 +116,19 @@ def test_not_ready_while_shutting_down(serve: Any, fake: Any) -> None:
     for response in (running.client.get("/readyz"), running.ask(), running.ask(stream=True)):
         assert (response.status_code, response.json()["type"]) == (503, "urn:beleg:shutting-down")
         assert response.headers["retry-after"] == "5"
+
+
+def test_ready_with_its_reader(serve: Any, fake: Any) -> None:
+    state = {"model": "m.gguf", "candidate": None, "release": "a41be5d2c9f0", "problem": "b cannot take over."}
+    fake.reader_state = lambda: ReaderState(**state)
+    running = serve(fake)
+    assert running.client.get("/healthz").json() == {"status": "ok"}
+    fake.error = IndexMissing("Nothing has been indexed yet.")
+    assert running.client.get("/readyz").status_code == 503
+    fake.error = None
+    response = running.client.get("/readyz")
+    assert response.status_code == 200
+    # Not being promoted, and having no problem, are said too: a probe need not guess.
+    assert response.json() == {"status": "ok", "reader": state}
+    fake.reader_state = lambda: None
+    assert running.client.get("/readyz").json() == {"status": "ok"}
