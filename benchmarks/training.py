@@ -21,7 +21,8 @@ from typing import Any
 from record import DEFAULT_OUT, cores, record
 
 from finetune.prepare import Prepared, prepare, read_parts
-from finetune.recipe import Recipe, read_recipe
+from finetune.recipe import Recipe
+from finetune.recipe_files import read_recipe
 from finetune.train_retriever import build_trainer, columns
 from finetune.training import Watch, board, precision, shorten, stopping, watching
 from finetune.workspace import Workspace

@@ -20,7 +20,8 @@ from record import DEFAULT_OUT, record
 
 from finetune.evaluate_retriever import Remembering, measure, systems_of, tune_alpha
 from finetune.prepare import Parts, prepare, read_parts
-from finetune.recipe import Recipe, read_recipe
+from finetune.recipe import Recipe
+from finetune.recipe_files import read_recipe
 from finetune.significance import paired
 from finetune.train_retriever import train_retriever
 from finetune.training import Point, Watch

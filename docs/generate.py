@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 import beleg
-from finetune.recipe import Recipe, keys, shipped
+from finetune.recipe import Recipe
+from finetune.recipe_files import keys, shipped
 from retriever.settings import PREFIX, Settings
 
 __all__ = ["cli_page", "main", "recipes_page", "settings_page"]

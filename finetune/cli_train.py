@@ -13,12 +13,15 @@ from retriever.cli import json_option, open_settings, print_json
 if TYPE_CHECKING:
     from finetune.candidate import Candidate
     from finetune.recipe import Recipe
+    from finetune.recipe_reader import ReaderRecipe
+    from finetune.training import Watch
     from retriever.watched import Watched
 
 __all__ = ["train"]
 
 _PHASES = {
     "read": "Reading rows",
+    "render": "Rendering examples",
     "encode": "Encoding passages",
     "mine": "Looking for negatives",
     "train": "Training",
@@ -32,7 +35,7 @@ _WIDTH = 140
 
 def _list_recipes(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
-        from finetune.recipe import shipped
+        from finetune.recipe_files import shipped
 
         for name, text in shipped().items():
             click.echo(f"{name:26} {text}")
@@ -40,7 +43,7 @@ def _list_recipes(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 
 
 @click.command()
-@click.argument("task", type=click.Choice(["retriever", "reranker"]))
+@click.argument("task", type=click.Choice(["retriever", "reranker", "reader"]))
 @click.argument("recipe")
 @click.option(
     "--data", multiple=True, metavar="SOURCE", help="Rows to train on, in place of the recipe's data.train. Repeatable."
@@ -59,7 +62,7 @@ def _list_recipes(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 @json_option
 def train(
     *,
-    task: Literal["retriever", "reranker"],
+    task: Literal["retriever", "reranker", "reader"],
     recipe: str,
     data: tuple[str, ...],
     documents: tuple[str, ...],
@@ -70,15 +73,16 @@ def train(
     journal: Path | None,
     as_json: bool,
 ) -> None:
-    """Train a retriever or reranker by RECIPE: a YAML file, or the name of a shipped one (--list).
+    """Train a retriever, reranker or reader by RECIPE: a YAML file, or the name of a shipped one (--list).
 
     \b
     beleg train retriever retriever --data train.jsonl --dry-run
     beleg train retriever retriever --data train.jsonl --set trainer.epochs=3
     beleg candidates
     beleg promote retriever-1a2b3c4d
+    beleg train reader reader-raft-smollm2 --data raft.jsonl --dry-run
 
-    It leaves a candidate: the model, its learning curve, the negatives, and a report on held-out rows. Nothing that is served
+    It leaves a candidate: the model, its learning curve, and what it brought on held-out rows. Nothing that is served
     changes before `beleg promote`. Ctrl-C finishes the step and saves; the same command goes on from there.
 
     Exit code 3: trained, but a row or a document could not be read.
@@ -86,8 +90,11 @@ def train(
     import os
 
     from finetune.candidate import candidates_folder
-    from finetune.recipe import read_recipe
+    from finetune.recipe_files import read_recipe
+    from finetune.recipe_reader import ReaderRecipe
     from finetune.served import open_served
+    from finetune.sft.measuring import Measuring
+    from finetune.sft.run import ReaderTraining
     from finetune.train import Training
     from finetune.training import Watch
     from retriever.errors import SettingsError
@@ -108,14 +115,22 @@ def train(
         read = read_recipe(recipe, [*given, *overrides], defaults=cut)
         if read.task != task:
             raise SettingsError(f"{recipe} is for a {read.task}.", way_out=f"Run `beleg train {read.task} {recipe}`.")
+        watch = Watch(seen.on_phase, seen.on_progress, seen.on_note)
         if dry_run:
-            _dry(read, served.reference(), seen, as_json=as_json)
+            if isinstance(read, ReaderRecipe):
+                _dry_reader(read, watch, seen, as_json=as_json)
+            else:
+                _dry(read, served.reference(), seen, as_json=as_json)
             return
         if journal:
             os.nice(10)  # a job of a server: questions come first
-        watch = Watch(seen.on_phase, seen.on_progress, seen.on_note)
         folder = candidates_folder(chosen.data_dir)
-        training = Training(read, folder, name, served.reference(), served.documents, watch)
+        training: Training | ReaderTraining
+        if isinstance(read, ReaderRecipe):
+            measuring = Measuring(chosen, served.reference(), rows=read.trainer.test_rows)
+            training = ReaderTraining(read, folder, name, watch, measuring)
+        else:
+            training = Training(read, folder, name, served.reference(), served.documents, watch)
         candidate = training.run()
         told = {"candidate": candidate.name, "folder": str(candidate.folder), **candidate.manifest.model_dump(mode="json")}
         seen.journal.tell("result", candidate=candidate.name, before=candidate.manifest.measured("before"),
@@ -151,6 +166,29 @@ def _dry(recipe: Recipe, served: str, seen: Watched, *, as_json: bool) -> None:
     )
 
 
+def _dry_reader(recipe: ReaderRecipe, watch: Watch, seen: Watched, *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from finetune.sft.forecast import forecast_reader
+    from finetune.sft.parts import read_reader_parts
+
+    found = forecast_reader(recipe, read_reader_parts(recipe), watch)
+    seen.journal.tell("result", **asdict(found))
+    if as_json:
+        print_json({**asdict(found), "recipe": recipe.model_dump(mode="json")})
+        return
+    lost = f" {found.fewer} distractors are not shown, and {found.dropped} examples left out: they would be too long."
+    click.echo(
+        f"{found.train} to train on, {found.dev} for development, {found.test} for the test.\n"
+        f"{found.examples} examples of {found.tokens} tokens, {found.longest} in the longest."
+        f"{lost if found.fewer or found.dropped else ''}\n"
+        f"{found.parameters / 1e6:.1f} million parameters; {found.trained / 1e6:.2f} million learn, in {found.precision}.\n"
+        f"{found.steps} steps of {found.step_s:.1f} s: {_span(found.training_s)}.\n"
+        f"{found.memory_mb} MiB of memory.\n"
+        "Measured on a few steps, which are gone. Evaluations come on top."
+    )
+
+
 def _span(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
@@ -169,7 +207,12 @@ def _say(candidate: Candidate) -> None:
                 click.echo(f"  {_short(item['question'])}\n    + {_short(item['positive'])}\n    − {_short(item['negative'])}")
     before, after = manifest.measured("before"), manifest.measured("after")
     if before is not None and after is not None:
-        click.echo(f"nDCG@10 on {manifest.data.test} test questions: {after:.3f}, before {before:.3f}.")
+        rows = manifest.metrics.get("rows", manifest.data.test)
+        click.echo(f"{manifest.measure} on {rows} test questions: {after:.3f}, before {before:.3f}.")
+    if manifest.kind == "reader":
+        click.echo(f"Learning curve: {candidate.folder / 'curve.svg'}, samples: {candidate.folder / 'samples.jsonl'}")
+        click.echo(f"`beleg export {candidate.name}` makes a GGUF of it, which `beleg promote {candidate.name}` has served.")
+        return
     click.echo(f"Report: {candidate.folder / 'report.html'}, learning curve: {candidate.folder / 'curve.svg'}")
     click.echo(f"`beleg promote {candidate.name}` makes it the served one, if it is better.")
 

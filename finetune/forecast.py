@@ -19,7 +19,7 @@ from finetune.workspace import Workspace
 from retriever.chunk import ChunkSize
 from retriever.encode import open_encoder
 
-__all__ = ["Forecast", "forecast"]
+__all__ = ["Forecast", "forecast", "peak_mb", "timed"]
 
 _STEPS = 4
 """The first is left out: it makes room."""
@@ -57,8 +57,6 @@ def forecast(recipe: Recipe, parts: Parts, *, served: str) -> Forecast:
     Args:
         served: model reference of the served encoder, which finds a reranker's passages.
     """
-    import torch
-
     # From everywhere: neighbours often share a context.
     some = [*parts.train[:: max(1, len(parts.train) // (_STEPS * recipe.trainer.batch_size))]]
     texts = {text for row in (*parts.train, *parts.dev, *parts.test) for text in row.positives}
@@ -78,14 +76,10 @@ def forecast(recipe: Recipe, parts: Parts, *, served: str) -> Forecast:
             prepared = prepare(short, few, workspace, encoder, Watch())
         trainer = _builder(recipe)(short, prepared, Path(scratch))
         shorten(trainer.model, recipe)
-        times = _timed(trainer)
+        times = timed(trainer)
     seen = sum(len(text) for text in prepared.passages.texts)
     step_s = statistics.median(times[1:] or times)
     steps = _steps(recipe, parts)
-    gpu = torch.cuda.is_available()
-    peak = (
-        torch.cuda.max_memory_allocated() / 2**20 if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _KIB_PER_MIB
-    )
     return Forecast(
         train=len(parts.train),
         dev=len(parts.dev),
@@ -95,7 +89,7 @@ def forecast(recipe: Recipe, parts: Parts, *, served: str) -> Forecast:
         step_s=round(step_s, 3),
         training_s=round(steps * step_s, 3),
         encoding_s=round(spent * sum(len(text.text) for text in texts) / max(1, seen), 3),
-        memory_mb=round(peak),
+        memory_mb=peak_mb(),
         parameters=sum(weights.numel() for weights in trainer.model.parameters()),
         precision=precision(recipe),
     )
@@ -125,7 +119,17 @@ def _steps(recipe: Recipe, parts: Parts) -> int:
     return recipe.trainer.max_steps or math.ceil(-(-examples // recipe.trainer.batch_size) * recipe.trainer.epochs)
 
 
-def _timed(trainer: Any) -> list[float]:
+def peak_mb() -> int:
+    """Return the most memory that was taken so far, in MiB: of the GPU where there is one, else of this process."""
+    import torch
+
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 2**20)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _KIB_PER_MIB)
+
+
+def timed(trainer: Any) -> list[float]:
+    """Train, and return the seconds of each step."""
     from transformers import TrainerCallback
 
     times: list[float] = []

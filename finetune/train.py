@@ -1,4 +1,6 @@
-"""From a recipe to a candidate: read, split, mine, train, tune on development rows, measure on test rows, write it down.
+"""From a recipe to a retriever's or reranker's candidate: read, split, mine, train, tune, measure, write it down.
+
+The weight is tuned on development rows, and what the training brought is measured on test rows.
 
 A training that was stopped or killed goes on where it was when the same recipe is trained on the same data again.
 """
@@ -7,10 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
-import re
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,13 +18,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock, Timeout
-
-from finetune.candidate import Base, Candidate, Chunks, Data, Manifest, Source, read_manifest, write_manifest
+from finetune.candidate import Base, Candidate, Chunks, Data, Manifest, read_manifest, write_manifest
+from finetune.claim import check_name, claimed, write_whole
 from finetune.data.schema import Row
 from finetune.data.write import write_rows
 from finetune.evaluate_retriever import Remembering, measure, systems_of, tune_alpha, tune_weight
 from finetune.prepare import Parts, Prepared, data_hash, prepare, read_parts
+from finetune.provenance import commit, machine, sources
 from finetune.recipe import Recipe
 from finetune.report import summary, write_report
 from finetune.train_reranker import train_reranker
@@ -34,7 +33,6 @@ from finetune.training import Point, Watch, curve
 from finetune.workspace import Workspace
 from retriever.chunk import ChunkSize
 from retriever.encode import Encoder, open_encoder
-from retriever.errors import BelegError, SettingsError
 from retriever.models import folder_fingerprint, locate
 from retriever.rerank import CrossEncoderReranker
 from retriever.schema import Document
@@ -44,7 +42,6 @@ from retriever.tuned import TUNED_FILE
 
 __all__ = ["Training", "sample"]
 
-_STATE = "training.json"
 _SHOWN = 10
 """Negatives of each kind that are shown to the person."""
 
@@ -78,7 +75,7 @@ class Training:
             BelegError: data cannot be read, or the name belongs to another training.
             KeyboardInterrupt: somebody asked for an end; the next run goes on.
         """
-        _check_name(self.name)
+        check_name(self.name)
         # What cannot be opened is said before anything is made.
         finding = "" if self.recipe.task == "retriever" else self.recipe.encoder or self.served
         models = [locate(name) for name in (self.recipe.base_model, finding, self.recipe.negatives.cross_encoder) if name]
@@ -92,22 +89,11 @@ class Training:
         known = [recipe.digest(), digest, *map(folder_fingerprint, models)]
         together = hashlib.sha256(" ".join(known).encode()).hexdigest()[:8]
         folder = self.candidates / (self.name or f"{self.recipe.task}-{together}")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / "training.lock", timeout=0):
-                if not self._begins(folder, together):
-                    self.watch.on_note(f"{folder.name} was trained before, by the same recipe on the same rows")
-                    return Candidate(folder, read_manifest(folder))
-                return self._train(folder, parts, digest)
-        except Timeout as error:
-            raise BelegError(
-                f"{folder.name} is being trained by another process.", way_out="Wait for it, or give a name."
-            ) from error
-        except OSError as error:
-            raise BelegError(
-                f"{error.filename or folder} cannot be written or read: {error.strerror or error}.",
-                way_out="Make room, or mend its rights, and run this again.",
-            ) from error
+        with claimed(folder, together) as open_:
+            if not open_:
+                self.watch.on_note(f"{folder.name} was trained before, by the same recipe on the same rows")
+                return Candidate(folder, read_manifest(folder))
+            return self._train(folder, parts, digest)
 
     def _tell(self, parts: Parts) -> None:
         rows = ", ".join(
@@ -128,23 +114,6 @@ class Training:
             self.watch.on_note("no development rows: the last step's model is kept, and its weight is not tuned")
         if not parts.test:
             self.watch.on_note("no test rows: the gate will not let this candidate pass by itself")
-
-    def _begins(self, folder: Path, together: str) -> bool:
-        """Say whether there is something to do, and mark the folder as this training's."""
-        state, done = folder / _STATE, (folder / "manifest.json").exists()
-        try:
-            known = json.loads(state.read_text(encoding="utf-8"))["training"]
-        except FileNotFoundError:
-            known = "" if done else together  # a candidate that did not come from here, or nothing yet
-        except (ValueError, KeyError, TypeError):
-            known = ""
-        if known != together:
-            raise BelegError(
-                f"{folder.name} is the name of another training, by another recipe or on other rows.",
-                way_out="Give another name with --name.",
-            )
-        _write(state, json.dumps({"training": together}))
-        return not done
 
     def _train(self, folder: Path, parts: Parts, digest: str) -> Candidate:
         begun = time.monotonic()
@@ -174,7 +143,7 @@ class Training:
             fingerprint=folder_fingerprint(model),
             tokenizer=encoder.tokenizer,
             data=Data(
-                sources=_sources(parts),
+                sources=sources(row.origin for row in (*parts.train, *parts.dev, *parts.test)),
                 hash=digest,
                 split={"shares": parts.report.get("shares"), "seed": parts.report.get("seed")},
                 train=len(parts.train),
@@ -186,10 +155,10 @@ class Training:
             alpha=measured.alpha,
             weight=measured.weight,
             chunk=Chunks(tokens=recipe.chunk_tokens, overlap=recipe.chunk_overlap),
-            commit=_commit(),
+            commit=commit(),
             version=version("beleg"),
             seconds=round(time.monotonic() - begun, 1),
-            machine=f"{platform.machine()}, {platform.system()} {platform.release()}",
+            machine=machine(),
         )
         write_manifest(folder, manifest)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
@@ -291,49 +260,4 @@ def _write_negatives(folder: Path, prepared: Prepared) -> None:
 
 
 def _write_tuned(model: Path, values: Mapping[str, float]) -> None:
-    _write(model / TUNED_FILE, json.dumps(dict(values)) + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file that is there only once it is whole. The name is hidden: what a model's folder holds is its fingerprint."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
-def _check_name(name: str | None) -> None:
-    """Refuse what is no name of a folder among the candidates."""
-    if name is not None and not re.fullmatch(r"\w[\w.+-]{0,99}", name):
-        raise SettingsError(
-            f"{name!r} is no name for a candidate.", way_out="Take letters, digits, dots, dashes and underscores, at most 100."
-        )
-
-
-def _sources(parts: Parts) -> list[Source]:
-    counts: dict[str, int] = {}
-    for row in (*parts.train, *parts.dev, *parts.test):
-        name = row.origin.partition(", line ")[0]
-        counts[name] = counts.get(name, 0) + 1
-    return [Source(name=name, sha256=_hash(Path(name)), rows=rows) for name, rows in counts.items()]
-
-
-def _hash(path: Path) -> str:
-    if not path.is_file():
-        return ""  # a folder or a hub id: the hash over the rows says what they were
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _commit() -> str | None:
-    """Return the commit of the checkout that this runs from, with `+` if it was changed; None outside a checkout."""
-    folder = Path(__file__).parent
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    try:
-        commit = git("rev-parse", "--short=12", "HEAD")
-        return (commit + "+" if git("status", "--porcelain") else commit) or None
-    except OSError:
-        return None
+    write_whole(model / TUNED_FILE, json.dumps(dict(values)) + "\n")

@@ -12,7 +12,7 @@ import numpy as np
 from finetune.negatives import nearest
 from finetune.prepare import Example, Prepared
 from finetune.recipe import Recipe
-from finetune.training import Point, Watch, arguments, drawn, fit, precision
+from finetune.training import Point, Watch, arguments, drawn, fit_shortened, precision
 from retriever.encode import cores
 from retriever.models import locate
 
@@ -30,8 +30,8 @@ _AMONG = 20
 
 
 def train_reranker(recipe: Recipe, prepared: Prepared, folder: Path, watch: Watch, points: list[Point]) -> int:
-    """Train, and leave the best checkpoint's model in `model/`; see `finetune.training.fit`."""
-    return fit(lambda: build_trainer(recipe, prepared, folder), recipe, folder, watch, points)
+    """Train, and leave the best checkpoint's model in `model/`; see `finetune.training.fit_shortened`."""
+    return fit_shortened(lambda: build_trainer(recipe, prepared, folder), recipe, folder, watch, points)
 
 
 def build_trainer(recipe: Recipe, prepared: Prepared, folder: Path) -> CrossEncoderTrainer:

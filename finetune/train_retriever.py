@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.batches import Shown, batches
 from finetune.prepare import Example, Prepared
 from finetune.recipe import Recipe
-from finetune.training import Point, Watch, arguments, drawn, fit, precision
+from finetune.training import Point, Watch, arguments, drawn, fit_shortened, precision
 from retriever.encode import cores
 from retriever.models import locate
 
@@ -27,8 +27,8 @@ _METRIC = "eval_dev_cosine_ndcg@10"
 
 
 def train_retriever(recipe: Recipe, prepared: Prepared, folder: Path, watch: Watch, points: list[Point]) -> int:
-    """Train, and leave the best checkpoint's model in `model/`; see `finetune.training.fit`."""
-    return fit(lambda: build_trainer(recipe, prepared, folder), recipe, folder, watch, points)
+    """Train, and leave the best checkpoint's model in `model/`; see `finetune.training.fit_shortened`."""
+    return fit_shortened(lambda: build_trainer(recipe, prepared, folder), recipe, folder, watch, points)
 
 
 def build_trainer(recipe: Recipe, prepared: Prepared, folder: Path) -> SentenceTransformerTrainer:

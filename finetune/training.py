@@ -1,4 +1,4 @@
-"""What both trainings share: arguments of the trainer, checkpoints to go on from, progress, the learning curve."""
+"""What all trainings share: arguments of the trainer, checkpoints to go on from, progress, the learning curve."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from finetune.recipe import Recipe
+from finetune.recipe import AnyRecipe, Recipe
 from retriever.errors import BelegError, SettingsError
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ __all__ = [
     "curve",
     "drawn",
     "fit",
+    "fit_shortened",
     "keep",
     "last_checkpoint",
     "precision",
@@ -44,12 +45,16 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """An entry of a training log; what was not measured at that step is None."""
+    """An entry of a training log; what was not measured at that step is None.
+
+    Attributes:
+        score: of development rows, higher is better: nDCG@10 of a retriever, F1 of a reader's samples.
+    """
 
     step: int
     loss: float | None = None
     dev_loss: float | None = None
-    ndcg: float | None = None
+    score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ class Watch:
     on_note: Callable[[str], None] = lambda _: None
 
 
-def precision(recipe: Recipe) -> Literal["fp32", "bf16", "fp16"]:
+def precision(recipe: AnyRecipe) -> Literal["fp32", "bf16", "fp16"]:
     """Return the numbers to train in: on a GPU without bf16, such as a T4, `auto` is fp16."""
     import torch
 
@@ -80,13 +85,14 @@ def precision(recipe: Recipe) -> Literal["fp32", "bf16", "fp16"]:
     return "fp16" if torch.cuda.is_available() else "fp32"
 
 
-def arguments(recipe: Recipe, folder: Path, *, dev: bool, metric: str) -> dict[str, Any]:
-    """Return the trainer's arguments, the same ones for encoder and cross-encoder.
+def arguments(recipe: AnyRecipe, folder: Path, *, dev: bool, metric: str, greater: bool = True) -> dict[str, Any]:
+    """Return the trainer's arguments that do not depend on what is trained.
 
     Args:
         folder: checkpoints go to `checkpoints` in it.
         dev: whether there are development rows.
         metric: by which the best checkpoint is chosen.
+        greater: whether more of it is better.
     """
     import torch
 
@@ -97,7 +103,7 @@ def arguments(recipe: Recipe, folder: Path, *, dev: bool, metric: str) -> dict[s
         "eval_steps": trainer.eval_steps,
         "load_best_model_at_end": True,
         "metric_for_best_model": metric,
-        "greater_is_better": True,
+        "greater_is_better": greater,
     }
     return {
         "output_dir": str(folder / "checkpoints"),
@@ -154,8 +160,12 @@ def stopping() -> Iterator[Stopping]:
             signal.signal(number, handler)
 
 
-def watching(watch: Watch, asked: Stopping, points: list[Point], log: Path) -> TrainerCallback:
-    """Return a callback that tells of steps, keeps the points of the curve in a file, and stops when asked to."""
+def watching(watch: Watch, asked: Stopping, points: list[Point], log: Path, *, measure: str = "nDCG@10") -> TrainerCallback:
+    """Return a callback that tells of steps, keeps the points of the curve in a file, and stops when asked to.
+
+    Args:
+        measure: name of what development rows are scored by.
+    """
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
     class Told(TrainerCallback):
@@ -185,9 +195,10 @@ def watching(watch: Watch, asked: Stopping, points: list[Point], log: Path) -> T
             del args, control
             points[:] = _points(state.log_history)
             last = points[-1] if points else None
-            if last and last.ndcg is not None:
-                loss = "" if last.dev_loss is None else f", loss {last.dev_loss:.3f}"
-                watch.on_note(f"step {last.step}: development nDCG@10 {last.ndcg:.3f}{loss}")
+            if last and (last.score is not None or last.dev_loss is not None):
+                score = "" if last.score is None else f" {measure} {last.score:.3f}"
+                loss = "" if last.dev_loss is None else f" loss {last.dev_loss:.3f}"
+                watch.on_note(f"step {last.step}: development{score}{',' if score and loss else ''}{loss}")
 
     return Told()
 
@@ -201,8 +212,8 @@ def _points(history: Sequence[dict[str, Any]]) -> list[Point]:
                 point["loss"] = float(value)
             elif key == "eval_loss":
                 point["dev_loss"] = float(value)
-            elif key.startswith("eval_") and key.endswith("ndcg@10"):
-                point["ndcg"] = float(value)
+            elif key.startswith("eval_") and key.endswith(("ndcg@10", "_f1")):
+                point["score"] = float(value)
     return [Point(step, **values) for step, values in sorted(found.items()) if values]
 
 
@@ -246,8 +257,11 @@ def shorten(model: Any, recipe: Recipe) -> int | None:
     return own
 
 
-def keep(model: Any, folder: Path) -> None:
-    """Write a trained model to a folder, which is there only once it is whole.
+def keep(save: Callable[[Path], object], folder: Path) -> None:
+    """Have a trained model written to a folder, which is there only once it is whole.
+
+    Args:
+        save: writes it to the folder that it is given.
 
     Raises:
         BelegError: the disk refuses.
@@ -257,7 +271,7 @@ def keep(model: Any, folder: Path) -> None:
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        model.save_pretrained(str(partial), create_model_card=False)
+        save(partial)
         for file in partial.rglob("*"):
             if file.is_file():
                 with file.open("rb") as written:
@@ -267,13 +281,23 @@ def keep(model: Any, folder: Path) -> None:
         raise BelegError(f"{folder} cannot be written: {error}.", way_out="Make room, and run this again.") from error
 
 
-def fit(build: Callable[[], Any], recipe: Recipe, folder: Path, watch: Watch, points: list[Point]) -> int:
-    """Train, and leave the best checkpoint's model in `model/`; a stopped or killed run goes on at its last checkpoint.
+def fit(
+    build: Callable[[], Any],
+    folder: Path,
+    watch: Watch,
+    points: list[Point],
+    *,
+    finish: Callable[[Any], None],
+    measure: str = "nDCG@10",
+) -> int:
+    """Train; a stopped or killed run goes on at its last checkpoint.
 
     Args:
         build: makes the trainer.
         folder: the candidate's.
         points: filled with the learning curve as training goes.
+        finish: keeps the best checkpoint's model, which the trainer holds when it has ended.
+        measure: name of what development rows are scored by.
 
     Returns:
         The number of steps.
@@ -283,8 +307,7 @@ def fit(build: Callable[[], Any], recipe: Recipe, folder: Path, watch: Watch, po
     """
     with stopping() as asked:
         trainer = build()
-        window = shorten(trainer.model, recipe)
-        trainer.add_callback(watching(watch, asked, points, folder / "log.json"))
+        trainer.add_callback(watching(watch, asked, points, folder / "log.json", measure=measure))
         trainer.add_callback(board(folder))
         checkpoint = last_checkpoint(folder)
         if checkpoint:
@@ -292,10 +315,26 @@ def fit(build: Callable[[], Any], recipe: Recipe, folder: Path, watch: Watch, po
         trainer.train(resume_from_checkpoint=checkpoint)
         if asked.asked:
             raise KeyboardInterrupt
-    # What is served sees whole passages, however much of them training has seen.
-    trainer.model.max_seq_length = window
-    keep(trainer.model, folder / "model")
+    finish(trainer)
     return int(trainer.state.global_step)
+
+
+def fit_shortened(build: Callable[[], Any], recipe: Recipe, folder: Path, watch: Watch, points: list[Point]) -> int:
+    """Train a model of sentence-transformers on texts as short as the recipe says, and leave it in `model/`; see `fit`."""
+    window: int | None = None
+
+    def made() -> Any:
+        nonlocal window
+        trainer = build()
+        window = shorten(trainer.model, recipe)
+        return trainer
+
+    def finish(trainer: Any) -> None:
+        # What is served sees whole passages, however much of them training has seen.
+        trainer.model.max_seq_length = window
+        keep(lambda to: trainer.model.save_pretrained(str(to), create_model_card=False), folder / "model")
+
+    return fit(made, folder, watch, points, finish=finish)
 
 
 def board(folder: Path) -> TrainerCallback:
@@ -306,17 +345,17 @@ def board(folder: Path) -> TrainerCallback:
     return TensorBoardCallback(SummaryWriter(str(folder / "logs")))  # type: ignore[no-untyped-call]
 
 
-def curve(points: Sequence[Point], path: Path, *, title: str) -> None:
-    """Draw training and development loss, and below them the development nDCG@10, as an SVG.
+def curve(points: Sequence[Point], path: Path, *, title: str, measure: str = "nDCG@10") -> None:
+    """Draw training and development loss, and below them what development rows scored, as an SVG.
 
-    A development loss that rises while the training loss falls is overfitting. The best nDCG@10 is marked: that one is kept.
+    A development loss that rises while the training loss falls is overfitting. The best score is marked.
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    measured = [point for point in points if point.ndcg is not None]
+    measured = [point for point in points if point.score is not None]
     figure = Figure(figsize=(7, 5 if measured else 3.4), layout="constrained")
     FigureCanvasSVG(figure)
     rows = (3, 2) if measured else (1,)
@@ -333,12 +372,12 @@ def curve(points: Sequence[Point], path: Path, *, title: str) -> None:
     axes[0].set_title(title, loc="left", fontsize=10, parse_math=False)
     axes[0].set_ylabel("loss")
     if measured:
-        best = max(measured, key=lambda point: (point.ndcg or 0.0, -point.step))
-        steps, values = zip(*((point.step, point.ndcg) for point in measured), strict=True)
-        axes[1].plot(steps, values, color="#D55E00", marker="o", markersize=3, gid="line-ndcg")
-        axes[1].plot([best.step], [best.ndcg], "o", markersize=9, markerfacecolor="none", markeredgecolor="#D55E00")
-        axes[1].set_title(f"best {best.ndcg:.3f} at step {best.step}", loc="right", fontsize=9, color="#D55E00")
-        axes[1].set_ylabel("development\nnDCG@10")
+        best = max(measured, key=lambda point: (point.score or 0.0, -point.step))
+        steps, values = zip(*((point.step, point.score) for point in measured), strict=True)
+        axes[1].plot(steps, values, color="#D55E00", marker="o", markersize=3, gid="line-score")
+        axes[1].plot([best.step], [best.score], "o", markersize=9, markerfacecolor="none", markeredgecolor="#D55E00")
+        axes[1].set_title(f"best {best.score:.3f} at step {best.step}", loc="right", fontsize=9, color="#D55E00")
+        axes[1].set_ylabel(f"development\n{measure}")
         axes[1].set_ylim(bottom=0, top=1.02)
     for one in axes:
         one.spines[["top", "right"]].set_visible(False)

@@ -68,10 +68,11 @@ def file_hash(path: Path) -> str:
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """Return one SHA-256 over the names and contents of a model folder's files, leaving out what changes no vector or score."""
+    """Return one SHA-256 over the names and contents of a model folder's files, leaving out what only says how it is used."""
     digest = hashlib.sha256()
+    beside = {folder / TUNED_FILE, folder / "calibration.json"}
     for file in sorted(folder.rglob("*")):
-        if file == folder / TUNED_FILE or file.suffix in _NOT_THE_MODEL or file.name.startswith("."):
+        if file in beside or file.suffix in _NOT_THE_MODEL or file.name.startswith("."):
             continue
         if file.is_file():
             digest.update(f"{file.relative_to(folder).as_posix()}\0{file_hash(file)}\n".encode())

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from finetune.recipe import Recipe, keys, read_recipe, shipped
+from finetune.recipe import Recipe
+from finetune.recipe_files import keys, read_recipe, shipped
 from retriever.errors import BelegError, SettingsError
 
 
