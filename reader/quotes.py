@@ -30,6 +30,7 @@ class Span:
 
 
 _MOST_QUOTES = 3
+_CONTROLS = re.compile(r"[\x7f-\x9f\u2028\u2029]")
 _STEP = re.compile(rf"Passage (\d{{1,9}}): {OPEN}(.*?){CLOSE}", re.DOTALL)
 
 
@@ -166,4 +167,5 @@ def _some_of(name: str, shape: str, kind: str, of: str) -> list[str]:
 
 
 def _literal(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+    # The grammar's own lexer refuses a raw DEL and its like, which PDF files are full of.
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found.group()):04x}", json.dumps(text, ensure_ascii=False))

@@ -71,6 +71,7 @@ def two(make_hit: Make) -> list[Hit]:
 )
 @example(texts=ODD, may_abstain=True, reasoning=True, extractive=False, language="de")
 @example(texts=ODD, may_abstain=False, reasoning=False, extractive=True, language="en")
+@example(texts=["\x7f", "\x80 \x9f\u2028."], may_abstain=False, reasoning=False, extractive=False, language="de")
 @example(texts=["One."], may_abstain=True, reasoning=True, extractive=True, language="en")
 @example(texts=MANY, may_abstain=True, reasoning=True, extractive=False, language="en")
 def test_the_grammar_compiles_and_takes_each_whole_sentence(
