@@ -221,7 +221,7 @@ class ReaderPromotion:
         return _Measured(reader.engine.fingerprint, reader.calibration, weighted_total(values), values, len(failed))
 
     def _open(self, reader: str, base: str = "", bits: int = 0) -> Reader:
-        update = {"reader": reader, "reader_url": "", "reader_base": base, "reader_bits": bits}
+        update = {"reader": reader, "reader_url": "", "reader_base": base, "reader_bits": bits, "reader_adapter": ""}
         return self.open_(self.settings.model_copy(update=update), None)
 
     def _open_base(self) -> Reader:

@@ -226,12 +226,13 @@ def _changes(settings: Settings, spec: SystemSpec) -> dict[str, Any]:
         if spec.bits or spec.base:
             raise SettingsError("A model on a server is as its server has it.", way_out="Leave out `,bits=` and `,base=`.")
         address, _, model = spec.what.partition("#")
-        return {"reader_url": address, "reader_model": model, "reader_bits": 0, "reader_base": ""}
+        return {"reader_url": address, "reader_model": model, "reader_bits": 0, "reader_base": "", "reader_adapter": ""}
     what = settings.reader if spec.what == SERVED else spec.what
     one = Servable(what, spec.base, spec.bits)
     if Path(what).name == what and (candidates_folder(settings.data_dir) / what).is_dir():
         one = _servable(open_candidate(what, settings.data_dir), spec)
-    return {"reader": one.reader, "reader_url": "", "reader_bits": one.bits, "reader_base": one.base}
+    changes = {"reader": one.reader, "reader_url": "", "reader_bits": one.bits, "reader_base": one.base}
+    return changes if spec.what == SERVED else {**changes, "reader_adapter": ""}
 
 
 def _servable(candidate: Candidate, spec: SystemSpec) -> Servable:

@@ -17,10 +17,9 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 from reader.answering import Reader
 from reader.calibration import Calibration, read_calibration
 from reader.engine.base import Engine
-from reader.opening import open_engine
+from reader.opening import beside, open_engine
 from reader.prompt import fingerprint
 from retriever.errors import BelegError, ModelError
-from retriever.models import locate
 from retriever.settings import Settings
 
 __all__ = ["DEPTH", "SERVED", "Promoted", "open_reader", "promoted", "read_promoted", "served", "write_promoted"]
@@ -119,7 +118,8 @@ def served(settings: Settings, one: Promoted | None) -> Settings:
     """Return the settings by which a promoted reader is opened; the same ones for None."""
     if one is None:
         return settings
-    return settings.model_copy(update={"reader": one.reader, "reader_base": one.base, "reader_bits": one.bits})
+    chosen = {"reader": one.reader, "reader_base": one.base, "reader_bits": one.bits, "reader_adapter": ""}
+    return settings.model_copy(update=chosen)
 
 
 def write_promoted(data_dir: Path, one: Promoted | None) -> None:
@@ -167,21 +167,13 @@ def open_reader(
     chosen = served(settings, one)
     engine = open_(chosen)
     try:
-        calibration = read_calibration(settings.data_dir, engine.fingerprint, model=_folder(chosen))
+        calibration = read_calibration(settings.data_dir, engine.fingerprint, model=beside(chosen))
         if one:
             _check(one, engine, calibration)
     except BaseException:
         engine.close()
         raise
     return Reader(engine, calibration, settings.answer_tokens)
-
-
-def _folder(settings: Settings) -> Path | None:
-    """Return where the calibration of a reader may lie: beside its weights."""
-    if settings.reader_url:
-        return None
-    path = locate(settings.reader)
-    return path.parent if path.is_file() else path
 
 
 def _check(one: Promoted, engine: Engine, calibration: Calibration) -> None:

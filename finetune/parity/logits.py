@@ -5,8 +5,6 @@ Both are given ids, never text. Knows nothing about prompts, links or thresholds
 
 from __future__ import annotations
 
-import ctypes
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from reader.engine.native import Native
-from retriever.errors import ModelError
 
 __all__ = ["Divergence", "GgufModel", "Logits", "Probe", "compare", "logits_of_gguf", "logits_of_model"]
 
@@ -67,20 +64,9 @@ class GgufModel(Native):
     """
 
     def __init__(self, path: Path, *, context_size: int, adapter: Path | None = None, threads: int | None = None) -> None:
-        super().__init__(path, context_size=context_size, threads=threads)
+        super().__init__(path, context_size=context_size, threads=threads, adapter=adapter)
         self.trained_context: int = self._api.llama_model_n_ctx_train(self._model)
         self._cached: tuple[int, ...] = ()
-        if adapter is None:
-            return
-        # Freed with the model that it belongs to.
-        loaded = self._api.llama_adapter_lora_init(self._model, os.fsencode(adapter))
-        if not loaded:
-            self.free()
-            raise ModelError(f"{adapter} does not fit {path}.", way_out="Export both from the same base.")
-        adapters = (self._api.llama_adapter_lora_p_ctypes * 1)(loaded)
-        if self._api.llama_set_adapters_lora(self._context, adapters, 1, (ctypes.c_float * 1)(1.0)) != 0:
-            self.free()
-            raise ModelError(f"{adapter} cannot be put over {path}.", way_out="Export both again.")
 
     def tail(self, tokens: Sequence[int], count: int) -> Logits:
         """Return the logits at the last `count` positions, shape (count, vocabulary)."""

@@ -22,22 +22,30 @@ class LlamaCpp(Local):
     Args:
         path: the GGUF file.
         model: what to call the model.
-        fingerprint: SHA-256 of the file.
+        fingerprint: SHA-256 of the file, or of both files.
         context_size: tokens that prompt and answer may take together; 0 takes what the model was trained with.
         threads: CPU threads; None takes as many as this process may run on.
+        adapter: GGUF of a LoRA to put over it.
 
     Raises:
-        ModelError: the file is missing, damaged or too large.
+        ModelError: a file is missing, damaged or too large, or the adapter is of another base.
     """
 
     name = "llamacpp"
 
     def __init__(
-        self, path: Path | str, *, model: str, fingerprint: str, context_size: int, threads: int | None = None
+        self,
+        path: Path | str,
+        *,
+        model: str,
+        fingerprint: str,
+        context_size: int,
+        threads: int | None = None,
+        adapter: Path | None = None,
     ) -> None:
         from reader.engine.native import Native
 
-        self._native: Native = Native(Path(path), context_size=context_size, threads=threads)
+        self._native: Native = Native(Path(path), context_size=context_size, threads=threads, adapter=adapter)
         super().__init__(self._native, self._read_vocabulary, model=model, fingerprint=fingerprint)
 
     def _read_vocabulary(self) -> llguidance.LLTokenizer:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from reader.engine.adapters import check_adapter
 from reader.engine.decoding import Logits
 from reader.errors import EngineError
 from retriever.errors import ModelError
@@ -40,7 +41,7 @@ def library() -> tuple[Any, deque[str], object]:
     heard: deque[str] = deque(maxlen=8)
 
     def on_log(level: int, text: bytes, _: object) -> None:
-        if level == 3:  # GGML_LOG_LEVEL_ERROR
+        if level == 4:  # GGML_LOG_LEVEL_ERROR
             heard.append(text.decode("utf-8", "replace").strip())
 
     callback = llama_cpp.llama_log_callback(on_log)
@@ -57,6 +58,7 @@ class Native:
         path: the GGUF file.
         context_size: tokens that the KV cache holds; 0 takes what the model was trained with.
         threads: CPU threads; None takes as many as this process may run on.
+        adapter: GGUF of a LoRA to put over it, as it was trained.
 
     Attributes:
         vocab: llama.cpp's vocabulary handle, for llguidance.
@@ -64,16 +66,20 @@ class Native:
         block: tokens that one batch holds.
 
     Raises:
-        ModelError: the file is missing, damaged, of an unknown architecture, or too large for the memory.
+        ModelError: a file is missing, damaged, of an unknown architecture, or too large for the memory; or the adapter is of
+            another base.
     """
 
-    def __init__(self, path: Path, *, context_size: int, threads: int | None) -> None:
+    def __init__(self, path: Path, *, context_size: int, threads: int | None, adapter: Path | None = None) -> None:
         self._model: Any = None
+        self._adapter: Any = None
         self._context: Any = None
         self._batch: Any = None
         self._memory: Any = None
         if not path.is_file():
             raise ModelError(f"There is no model file at {path}.", way_out="Check the reader's path, or fetch the model.")
+        if adapter:
+            check_adapter(adapter, path)
         self._api, heard, _ = library()
         api = self._api
         heard.clear()
@@ -83,6 +89,15 @@ class Native:
                 f"{path} cannot be loaded as a GGUF model{_because(heard)}.",
                 way_out="Fetch or export the file again; a newer architecture needs a newer llama-cpp-python.",
             )
+        if adapter:
+            # Before the context, which makes room for what it computes.
+            self._adapter = api.llama_adapter_lora_init(self._model, os.fsencode(adapter))
+            if not self._adapter:
+                self.free()
+                raise ModelError(
+                    f"{adapter} cannot be put over {path}{_because(heard)}.",
+                    way_out="Name the base that it was exported for in `reader`, or export it again.",
+                )
         self.vocab: Any = api.llama_model_get_vocab(self._model)
         self.vocab_size: int = api.llama_vocab_n_tokens(self.vocab)
         self.ends = frozenset(i for i in range(self.vocab_size) if api.llama_vocab_is_eog(self.vocab, i))
@@ -111,6 +126,9 @@ class Native:
                 f"There is no room for a context of {self.context_size} tokens{_because(heard)}.",
                 way_out="Lower the reader's context size.",
             )
+        if self._adapter:
+            adapters = (api.llama_adapter_lora_p_ctypes * 1)(self._adapter)
+            api.llama_set_adapters_lora(self._context, adapters, 1, (ctypes.c_float * 1)(1.0))
         self._memory = api.llama_get_memory(self._context)
         self._batch = api.llama_batch_init(self.block, 0, 1)
         self._ids: npt.NDArray[np.int32] = np.ctypeslib.as_array(self._batch.token, shape=(self.block,))
@@ -200,9 +218,11 @@ class Native:
             self._api.llama_batch_free(self._batch)
         if self._context:
             self._api.llama_free(self._context)
+        if self._adapter:
+            self._api.llama_adapter_lora_free(self._adapter)
         if self._model:
             self._api.llama_model_free(self._model)
-        self._model = self._context = self._batch = None
+        self._model = self._adapter = self._context = self._batch = None
 
 
 @contextlib.contextmanager

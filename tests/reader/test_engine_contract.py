@@ -1,4 +1,4 @@
-"""What every engine must do, asked of each: the local ones, and real servers in processes of their own.
+"""What every engine must do, asked of each: the local ones, with an adapter too, and real servers in processes of their own.
 
 Set BELEG_TEST_LLAMA_SERVER to a `llama-server` binary to ask that too.
 """
@@ -13,14 +13,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import httpx
 import pytest
 
+from finetune.gguf import convert, convert_adapter
+from finetune.merge import open_adapter, write_base
 from reader.engine.base import Engine, Message, Prompt, never
 from reader.engine.hf import Transformers, open_source
 from reader.engine.llamacpp import LlamaCpp
 from reader.engine.remote import Remote
+from reader.engine.weights import open_base
 from reader.errors import EngineError, PromptTooLong
 
 Open = Callable[[], Engine]
@@ -77,7 +81,17 @@ def llama_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     yield from served(command, port, tmp_path_factory.mktemp("llama_server") / "log")
 
 
-ENGINES = ["llamacpp", "transformers", "python_server"] + (["llama_server"] if "BELEG_TEST_LLAMA_SERVER" in os.environ else [])
+@pytest.fixture(scope="session")
+def base_and_adapter(tiny_model: Path, tiny_models: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """GGUF files of a tiny model and of a LoRA over it."""
+    root = tmp_path_factory.mktemp("base_and_adapter")
+    adapter = open_adapter(tiny_models.make_adapter(root / "lora", tiny_model))
+    write_base(open_base(str(tiny_model)), adapter, root / "base")
+    return convert(root / "base", root / "base.gguf"), convert_adapter(adapter, tiny_model, root / "adapter.gguf")
+
+
+ENGINES = ["llamacpp", "adapter", "transformers", "python_server"]
+ENGINES += ["llama_server"] if "BELEG_TEST_LLAMA_SERVER" in os.environ else []
 
 
 @pytest.fixture(scope="session", params=ENGINES)
@@ -85,6 +99,9 @@ def opens(request: pytest.FixtureRequest) -> Open:
     """How to open the engine in question."""
     if request.param == "llamacpp":
         return lambda: LlamaCpp(starter(), model="starter", fingerprint="f" * 64, context_size=2048)
+    if request.param == "adapter":
+        base, adapter = request.getfixturevalue("base_and_adapter")
+        return lambda: LlamaCpp(base, model="tiny", fingerprint="f" * 64, context_size=2048, threads=1, adapter=adapter)
     if request.param == "transformers":
         folder = request.getfixturevalue("tiny_model")
         return lambda: Transformers(open_source(folder), model="tiny", fingerprint="f" * 64, context_size=2048, threads=1)

@@ -193,13 +193,18 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     assert caught.value.way_out
 
 
-@pytest.mark.parametrize("kind", ["empty", "text", "cut"])
-def test_a_damaged_file_says_why_and_prints_nothing(tmp_path: Path, kind: str, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "why"), [("empty", "failed to read magic"), ("text", "invalid magic"), ("cut", "corrupted or incomplete")]
+)
+def test_a_damaged_file_says_why_and_prints_nothing(
+    tmp_path: Path, kind: str, why: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / f"{kind}.gguf"
     with starter().open("rb") as model:
         path.write_bytes({"empty": b"", "text": b"not a model" * 100, "cut": model.read(4 << 20)}[kind])
     with pytest.raises(ModelError, match="cannot be loaded") as caught:
         LlamaCpp(path, model="m", fingerprint="", context_size=512)
+    assert why in caught.value.message
     assert caught.value.way_out
     assert capfd.readouterr() == ("", "")
 
