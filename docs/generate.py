@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 import beleg
-from finetune.recipe import Recipe
+from finetune.recipe import AnyRecipe, Recipe
 from finetune.recipe_files import keys, shipped
+from finetune.recipe_reader import ReaderRecipe
 from retriever.settings import PREFIX, Settings
 
 __all__ = ["cli_page", "main", "recipes_page", "settings_page"]
@@ -41,7 +42,8 @@ def recipes_page() -> str:
     lines = [
         "# Recipes",
         "",
-        "Generated from `finetune/recipe.py` and `finetune/recipes/` by `make docs`. How to use them: [train.md](train.md).",
+        "Generated from `finetune/recipe.py`, `finetune/recipe_reader.py` and `finetune/recipes/` by `make docs`. How to use",
+        "them: [train.md](train.md), of a reader [train-reader.md](train-reader.md).",
         "",
         "| shipped recipe | for |",
         "| --- | --- |",
@@ -49,11 +51,15 @@ def recipes_page() -> str:
         "",
         "An unknown key is an error. `--set` sets a key on the command line.",
         "",
-        "| key | default | what it does |",
-        "| --- | --- | --- |",
-        *(f"| `{key}` | {default} | {text} |" for key, default, text in keys(Recipe)),
+        *_keys_table("Of a retriever or reranker", Recipe),
+        *_keys_table("Of a reader", ReaderRecipe),
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
+
+
+def _keys_table(title: str, recipe: type[AnyRecipe]) -> list[str]:
+    rows = [f"| `{key}` | {default} | {text} |" for key, default, text in keys(recipe)]
+    return [f"## {title}", "", "| key | default | what it does |", "| --- | --- | --- |", *rows, ""]
 
 
 def cli_page() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from finetune.charts import _COLOURS, _DASHES, _FAINT, _INK, SERIES, _chart, _names
+from finetune.canvas import FAINT, INK, canvas, colour, dashes, name_ends
 from finetune.significance import Mean
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def measures_chart(name: str, table: Mapping[str, Mapping[str, Mean]], systems: 
     """
     step = 0.2
     height = 1.0 + 0.2 * len(systems) + len(table) * (0.2 + 0.16 * len(systems))
-    with _chart(name, height) as (axes, made):
+    with canvas(name, height) as (axes, made):
         at = 0.0
         ticks = []
         for found in table.values():
@@ -35,12 +35,11 @@ def measures_chart(name: str, table: Mapping[str, Mapping[str, Mean]], systems: 
             for number, system in enumerate(systems):
                 one = found.get(system)
                 if one is not None:
-                    colour = _COLOURS[number % SERIES]
-                    axes.plot([one.low, one.high], [at, at], color=colour, linewidth=1.6, solid_capstyle="round")
-                    axes.plot([one.value], [at], "o", color=colour, markersize=4.5)
+                    axes.plot([one.low, one.high], [at, at], color=colour(number), linewidth=1.6, solid_capstyle="round")
+                    axes.plot([one.value], [at], "o", color=colour(number), markersize=4.5)
                 at += step
             ticks.append((begin + at - step) / 2)
-            axes.axhline(at - step / 2 + 0.1, color=_FAINT, linewidth=0.4)
+            axes.axhline(at - step / 2 + 0.1, color=FAINT, linewidth=0.4)
             at += 0.2
         axes.set_yticks(ticks, list(table))
         axes.set_ylim(at - 0.1, -0.2)
@@ -63,15 +62,15 @@ def mistakes_chart(name: str, counts: Mapping[str, Mapping[str, int]], kinds: Se
 
     made_by_some = {kind for found in counts.values() for kind in found}
     kinds = [kind for kind in kinds if kind in made_by_some]
-    with _chart(name, 1.0 + 0.2 * len(counts) + len(kinds) * (0.12 + 0.17 * len(counts))) as (axes, made):
+    with canvas(name, 1.0 + 0.2 * len(counts) + len(kinds) * (0.12 + 0.17 * len(counts))) as (axes, made):
         width = 0.8 / max(len(counts), 1)
         for number, found in enumerate(counts.values()):
             places = [row - 0.4 + (number + 0.5) * width for row in range(len(kinds))]
             values = [found.get(kind, 0) for kind in kinds]
-            axes.barh(places, values, height=0.9 * width, color=_COLOURS[number % SERIES])
+            axes.barh(places, values, height=0.9 * width, color=colour(number))
             for place, value in zip(places, values, strict=True):
                 axes.annotate(
-                    str(value), (value, place), (4, 0), textcoords="offset points", va="center", color=_INK, fontsize=8
+                    str(value), (value, place), (4, 0), textcoords="offset points", va="center", color=INK, fontsize=8
                 )
         axes.set_yticks(range(len(kinds)), kinds)
         axes.set_ylim(max(len(kinds), 1) - 0.5, -0.5)
@@ -93,13 +92,13 @@ def cosine_chart(name: str, cosines: Mapping[str, Sequence[float]]) -> str:
     given = {system: values for system, values in cosines.items() if len(values)}
     low = min([0.0, *(value for values in given.values() for value in values)])
     edges = np.linspace(low, 1.0, _BINS + 1)
-    with _chart(name, 2.8 + 0.2 * len(given)) as (axes, made):
+    with canvas(name, 2.8 + 0.2 * len(given)) as (axes, made):
         for number, (system, values) in enumerate(cosines.items()):
             if system not in given:
                 continue
             heights, _ = np.histogram(values, bins=edges)
             axes.stairs(
-                heights / len(values), edges, color=_COLOURS[number % SERIES], linestyle=_DASHES[number // SERIES % 3],
+                heights / len(values), edges, color=colour(number), linestyle=dashes(number),
                 linewidth=1.8, baseline=0,
             )  # fmt: skip
         axes.set_xlim(low - 0.02, 1.02)
@@ -121,15 +120,15 @@ def over_time(points: Sequence[tuple[int, Mapping[str, float]]], *, name: str = 
         measure: [(step, found[measure]) for step, found in sorted(points, key=lambda point: point[0]) if measure in found]
         for measure in measures
     }
-    with _chart(name, 3.4 if len(lines) <= _LINES else 4.6) as (axes, made):
+    with canvas(name, 3.4 if len(lines) <= _LINES else 4.6) as (axes, made):
         for number, line in enumerate(lines.values()):
             axes.plot(
-                *zip(*line, strict=True), color=_COLOURS[number % SERIES], linestyle=_DASHES[number // SERIES % 3],
+                *zip(*line, strict=True), color=colour(number), linestyle=dashes(number),
                 linewidth=1.8, marker="o", markersize=3,
             )  # fmt: skip
         low, high = axes.get_ylim()
         axes.set_ylim(min(low, 0.0), max(high, 1.02))
-        _names(axes, {measure: line[-1] for measure, line in lines.items()})
+        name_ends(axes, {measure: line[-1] for measure, line in lines.items()})
         axes.set_xlabel("training steps")
         axes.set_ylabel("mean")
     return made[0]
@@ -140,9 +139,7 @@ def _legend(axes: Axes, systems: Sequence[str]) -> None:
 
     if len(systems) < 2:
         return
-    handles = [
-        Line2D([], [], color=_COLOURS[number % SERIES], linewidth=2.5, label=system) for number, system in enumerate(systems)
-    ]
+    handles = [Line2D([], [], color=colour(number), linewidth=2.5, label=system) for number, system in enumerate(systems)]
     axes.legend(
         handles=handles, loc="lower left", bbox_to_anchor=(0, 1.0), frameon=False, ncols=1, borderaxespad=0, handlelength=1.6
     )

@@ -30,30 +30,33 @@ _PHASES = {
 
 
 @click.command()
-@click.argument("adapter")
-@click.option("--base", required=True, metavar="MODEL", help="What it was trained on: a folder, package:NAME, or a hub id.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write; must not exist yet.")
+@click.argument("candidate")
+@click.option(
+    "--base", metavar="MODEL", help="What it was trained on: a folder, package:NAME, or a hub id. A candidate says it itself."
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder to write; must not exist yet. Of a candidate, its own `export`."
+)
 @click.option(
     "--quantize",
     "kinds",
     multiple=True,
     metavar="KIND",
-    help="f16, q8_0, q6_k, q5_k_m, q4_k_m, … Repeatable.  [default: q8_0]",
+    help="f16, q8_0, q6_k, q5_k_m, q4_k_m, … Repeatable.  [default: what its recipe says, or q8_0]",
 )
 @click.option(
     "--merge",
     "merging",
     type=click.Choice(["original", "dequantized", "best"]),
-    default="best",
-    show_default=True,
-    help="Onto the base as published, or as training over a quantized base saw it, or whichever is nearer to what was trained.",
+    help="Onto the base as published, or as training over a quantized base saw it, or whichever is nearer to what was trained."
+    "  [default: what its recipe says, or best]",
 )
 @click.option("--bits", type=click.Choice(["4", "8"]), help="Trained over a base of so many bits; else its manifest says.")
 @click.option("--adapter-only", is_flag=True, help="Do not merge: write the adapter as a GGUF that goes over the base's.")
 @click.option(
     "--prompts",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Held-out questions with passages to compare on, a JSON object a line.",
+    help="Other questions with passages to compare on, a JSON object a line. A candidate brings held-out ones.",
 )
 @click.option(
     "--context", default=4096, show_default=True, type=click.IntRange(512), help="Tokens of prompt and answer when served."
@@ -61,12 +64,12 @@ _PHASES = {
 @click.option("--journal", type=click.Path(path_type=Path), help="Append what happens to this file, as JSON lines.")
 @json_option
 def export(
-    adapter: str,
+    candidate: str,
     *,
-    base: str,
-    out: Path,
+    base: str | None,
+    out: Path | None,
     kinds: tuple[str, ...],
-    merging: str,
+    merging: str | None,
     bits: str | None,
     adapter_only: bool,
     prompts: Path | None,
@@ -74,40 +77,38 @@ def export(
     journal: Path | None,
     as_json: bool,
 ) -> None:
-    """Turn ADAPTER into GGUF files that are proven to be the model that was trained.
+    """Turn CANDIDATE into GGUF files that are proven to be the model that was trained.
 
-    ADAPTER is a folder that training wrote, or the name of a candidate; a whole tuned model will do as well. It is merged,
-    converted, quantized, and compared link by link with base and adapter. If a link fails, nothing is exported, and the report
-    says which one and the likely cause.
+    CANDIDATE is a reader that `beleg candidates` lists; or a folder with an adapter or a whole tuned model, with --base and
+    --out. It is merged, converted, quantized, and compared link by link with base and adapter. If a link fails, nothing is
+    exported, and the report says which one and the likely cause.
+
+    \b
+    beleg export reader-1a2b3c4d
+    beleg export models/adapter --base mistralai/Mistral-7B-Instruct-v0.3 --out models/reader --quantize q4_k_m
     """
     import os
 
-    from finetune.candidate import candidates_folder
     from finetune.export import Export
-    from finetune.merge import open_adapter
-    from finetune.parity.cases import CASES, read_cases
+    from finetune.exportable import exportable
+    from finetune.parity.cases import read_cases
     from finetune.parity.limits import Effort
-    from reader.engine.weights import open_base
     from retriever.watched import watched
 
-    settings = open_settings()
-    named = candidates_folder(settings.data_dir) / adapter
-    folder = named if Path(adapter).name == adapter and named.is_dir() else Path(adapter).expanduser()
     if adapter_only and kinds:
         raise click.UsageError("--quantize goes with a merged export, not with --adapter-only.")
-    opened = open_adapter(folder, bits=int(bits) if bits else None)
-    found = open_base(base)
-    cases = read_cases(prompts) if prompts else CASES
-    wanted = tuple(dict.fromkeys(kind.lower() for kind in kinds)) or ("q8_0",)
+    found = exportable(candidate, open_settings().data_dir, base=base, out=out, bits=int(bits) if bits else None)
+    cases = read_cases(prompts) if prompts else found.cases
+    wanted = tuple(dict.fromkeys(kind.lower() for kind in kinds or found.kinds))
     with watched(journal, {**_PHASES, **{kind: f"Asking {kind}" for kind in wanted}}, quiet=as_json) as seen:
         if journal:
             os.nice(10)  # a job of a server: questions come first
         exported = Export(
-            found,
-            opened,
-            out,
+            found.base,
+            found.adapter,
+            found.out,
             kinds=wanted,
-            merging=cast("Choice", merging),
+            merging=cast("Choice", merging or found.merging),
             adapter_only=adapter_only,
             cases=cases,
             effort=Effort(context=context),

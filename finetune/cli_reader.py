@@ -50,7 +50,7 @@ _NOT_PRINTED = ("per_question", "worst")
     type=click.Path(path_type=Path, dir_okay=False),
     help="Compare with an earlier report of the same questions.",
 )
-@click.option("--weights", metavar="MEASURE=WEIGHT,…", help="What the total is made of, such as f1=.5,golden_quote=.5.")
+@click.option("--weights", metavar="MEASURE=WEIGHT,…", help="What the total is made of, instead of the setting answer_weights.")
 @click.option(
     "--answers",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -96,14 +96,15 @@ def evaluate_reader(
 
     from finetune.ability import read_choices
     from finetune.evaluate_reader import measure_systems, plan_of
-    from finetune.measures import WEIGHTS
+    from finetune.measures import parse_weights
     from finetune.page_reader import write_report
     from finetune.posed import pose
     from finetune.raft.checkpoint import Checkpoint
     from finetune.report_reader import read_report, summary
 
-    specs, used = _systems(systems), _weights(weights) if weights else dict(WEIGHTS)
     settings = open_settings()
+    specs = _systems(systems)
+    used = parse_weights(settings.answer_weights) if weights is None else _weights(weights)
     choices = read_choices(ability, limit=limit, seed=seed) if ability else []
     earlier = read_report(before) if before else None
     with Progress(console=_stderr(), transient=True) as bar:

@@ -210,7 +210,7 @@ def _say(candidate: Candidate) -> None:
         rows = manifest.metrics.get("rows", manifest.data.test)
         click.echo(f"{manifest.measure} on {rows} test questions: {after:.3f}, before {before:.3f}.")
     if manifest.kind == "reader":
-        click.echo(f"Learning curve: {candidate.folder / 'curve.svg'}, samples: {candidate.folder / 'samples.jsonl'}")
+        click.echo(f"Learning curve: {candidate.folder / 'curve.svg'}, samples: {candidate.folder / 'samples.html'}")
         click.echo(f"`beleg export {candidate.name}` makes a GGUF of it, which `beleg promote {candidate.name}` has served.")
         return
     click.echo(f"Report: {candidate.folder / 'report.html'}, learning curve: {candidate.folder / 'curve.svg'}")

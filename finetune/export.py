@@ -1,7 +1,7 @@
 """From an adapter to files that are served: merge, convert, quantize, pass the gate, and only then take the name.
 
 Everything is made under a hidden name. If the gate refuses it, the models are deleted and its report stays, so that a file
-under the final name has always been proven. Knows nothing about releases.
+under the final name has always been proven. How the reader is used, its calibration, comes along. Knows nothing about releases.
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ from finetune.parity.gate import Gate
 from finetune.parity.limits import Effort, Limits
 from finetune.parity.report import write_parity
 from finetune.parity.result import Parity
+from reader.calibration import read_calibration
 from reader.engine.weights import Base
 from retriever.errors import BelegError, ModelError
-from retriever.models import file_hash
+from retriever.models import file_hash, folder_fingerprint
 
 __all__ = ["Choice", "Export", "ExportRefused", "Exported"]
+
+_CALIBRATION = "calibration.json"
 
 Choice = Literal["original", "dequantized", "best"]
 """How to merge; `best` tries what is possible and takes what is nearest to base and adapter."""
@@ -128,10 +131,13 @@ class Export:
 
     def _run(self, out: Path, hidden: Path) -> Exported:
         require_space(hidden, self._size())
+        # What training found out lies beside the adapter; without it the prompt is that of any model.
+        usage = read_calibration(self.adapter.folder, "", model=self.adapter.folder)
         gate = Gate(
             self.base,
             self.adapter,
             cases=self.cases,
+            shots=usage.shots,
             limits=self.limits,
             effort=self.effort,
             threads=self.threads,
@@ -143,12 +149,18 @@ class Export:
         way, parity = ("not", self._apart(gate, hidden, work)) if self.adapter_only else self._merged(gate, hidden, work)
         shutil.rmtree(work)
         files = {file.name: file_hash(file) for file in sorted(hidden.glob("*.gguf"))}
-        about = {"base": self.base.reference, "adapter": str(self.adapter.folder.name), "way": way, "files": files}
+        folder = self.adapter.folder.absolute()
+        # A candidate's is called `model` whatever it is.
+        name = folder.parent.name if folder.name == "model" else folder.name
+        about = {"base": self.base.reference, "adapter": name, "way": way, "files": files}
         refused = out.with_name(f"{out.name}.refused")
         if not parity.passed:
             shutil.rmtree(refused, ignore_errors=True)
             raise ExportRefused(parity, write_parity(refused, parity, about))
         write_parity(hidden, parity, about)
+        calibration = self.adapter.folder / _CALIBRATION
+        if calibration.is_file():
+            shutil.copyfile(calibration, hidden / _CALIBRATION)
         self._write_manifest(hidden, about)
         if out.exists():
             out.rmdir()
@@ -242,6 +254,7 @@ class Export:
             "version": version("beleg"),
             **about,
             "base_fingerprint": self.base.fingerprint,
+            "adapter_fingerprint": folder_fingerprint(self.adapter.folder),
             "kind": self.adapter.kind,
             "bits": self.adapter.bits,
             "parity": "parity.json",

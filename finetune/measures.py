@@ -111,7 +111,7 @@ def weighted_total(values: Mapping[str, Mapping[str, float]], weights: Mapping[s
 
 
 def parse_weights(text: str) -> dict[str, float]:
-    """Return weights as they are typed.
+    """Return weights as they are typed; those by default if nothing is.
 
     Raises:
         BelegError: they are malformed, or `weighted_total` does not take them.
@@ -119,6 +119,8 @@ def parse_weights(text: str) -> dict[str, float]:
     >>> parse_weights("f1=.5, golden_quote=.5")
     {'f1': 0.5, 'golden_quote': 0.5}
     """
+    if not text.strip():
+        return dict(WEIGHTS)
     weights: dict[str, float] = {}
     for part in text.split(","):
         name, equals, number = part.partition("=")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from finetune.measures import MEASURES, TOTAL
 from finetune.mistakes import KINDS
+from finetune.pages import render_page, safe, write_page
 from finetune.significance import Mean
-from retriever.errors import BelegError
 
 __all__ = ["render", "write_report"]
 
@@ -19,21 +18,12 @@ _APART = ("cosine", "seconds")
 
 
 def render(data: Mapping[str, Any]) -> str:
-    """Return the page: one file with its style and pictures inside; it loads nothing and runs nothing."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=PackageLoader("finetune", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters["p"] = lambda value: "< .001" if value < 0.001 else f"{value:.3f}".removeprefix("0")
-    environment.filters["signed"] = lambda value: f"{value:+.3f}".replace("-", "−")
-    charts = {name: Markup(svg) for name, svg in _charts(data).items()}  # noqa: S704 - made by matplotlib, which escapes
+    """Return the page; see `finetune.pages.render_page`."""
     names = {TOTAL: "weighted mean of the measures named above", **MEASURES}
-    return environment.get_template("reader.html").render(
+    return render_page(
+        "reader.html",
         data=data,
-        charts=charts,
+        charts=safe(_charts(data)),
         measures={name: text for name, text in names.items() if any(name in one["measures"] for one in data["systems"])},
         kinds=KINDS,
     )
@@ -45,18 +35,7 @@ def write_report(folder: Path, data: Mapping[str, Any]) -> Path:
     Raises:
         BelegError: the folder cannot be written to.
     """
-    page = folder / "report.html"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # A lone surrogate, which JSON may hold, has no UTF-8.
-        text = json.dumps(data, ensure_ascii=False, indent=1) + "\n"
-        (folder / "report.json").write_text(text, encoding="utf-8", errors="backslashreplace")
-        page.write_text(render(data), encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise BelegError(
-            f"The report cannot be written to {folder}: {error.strerror}.", way_out="Name another `--out`."
-        ) from error
-    return page
+    return write_page(folder, "report", data, render, way_out="Name another `--out`.")
 
 
 def _charts(data: Mapping[str, Any]) -> dict[str, str]:

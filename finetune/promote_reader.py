@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from finetune.candidate import Candidate
-from finetune.measures import per_question, weighted_total
+from finetune.measures import parse_weights, per_question, weighted_total
 from finetune.raft.row import read_raft
 from finetune.reading import Asked, answer_all, asked_of
 from finetune.servable import Servable, base_of, trained_bits
@@ -218,7 +218,8 @@ class ReaderPromotion:
             on_failure=lambda one, _: failed.append(one.id),
         )
         values = per_question(outcomes, encoder)
-        return _Measured(reader.engine.fingerprint, reader.calibration, weighted_total(values), values, len(failed))
+        weights = parse_weights(self.settings.answer_weights)
+        return _Measured(reader.engine.fingerprint, reader.calibration, weighted_total(values, weights), values, len(failed))
 
     def _open(self, reader: str, base: str = "", bits: int = 0) -> Reader:
         update = {"reader": reader, "reader_url": "", "reader_base": base, "reader_bits": bits, "reader_adapter": ""}

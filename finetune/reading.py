@@ -13,7 +13,7 @@ from finetune.raft.row import PassageKind, RaftRow, hits_of
 from reader.answering import Asking, Given, Reader
 from reader.engine.base import Message, Prompt, never
 from reader.errors import PromptTooLong
-from reader.prompt import _apply_template
+from reader.prompt import apply_template
 from reader.quotes import parse
 from reader.schema import Answer
 from retriever.analyze import analyze, analyze_query
@@ -144,7 +144,7 @@ def chat(reader: Reader, system: str, question: str) -> Prompt:
     """
     engine = reader.engine
     messages = (Message("system", system), Message("user", question))
-    tokens = tuple(engine.tokenize(_apply_template(engine, messages))) if engine.chat_template else ()
+    tokens = tuple(engine.tokenize(apply_template(engine, messages))) if engine.chat_template else ()
     size = len(tokens) or sum(engine.count(message.content) + 8 for message in messages)
     if size + reader.answer_tokens > engine.context_size:
         raise PromptTooLong(f"The question does not fit the {engine.context_size} tokens of {engine.model}.")

@@ -48,7 +48,7 @@ class Passages(Part):
     count: Annotated[
         tuple[Annotated[int, Field(ge=1, le=50)], ...] | None,
         Field(min_length=1, description="Numbers of passages to draw from; one that stands twice is drawn twice as often. "
-              "null shows all that a row has, in its order."),
+              "null shows all that a row has."),
     ] = None  # fmt: skip
     golden: Annotated[
         float | None,

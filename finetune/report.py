@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -11,8 +10,8 @@ from typing import Any
 
 from finetune.data.schema import Row
 from finetune.evaluate_retriever import CURVE, MEASURES, Change, Scores, Tuned, changes, groups_of
+from finetune.pages import render_page, safe, write_page
 from finetune.significance import Mean, Paired, mean, paired
-from retriever.errors import BelegError
 from retriever.schema import Hit
 
 __all__ = ["FORMAT", "compared", "render", "summary", "write_report"]
@@ -86,23 +85,11 @@ def summary(
 
 
 def render(data: Mapping[str, Any]) -> str:
-    """Return the page: one file with its style and pictures inside; it loads nothing and runs nothing."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["p"] = _p
-    environment.filters["signed"] = lambda value: f"{value:+.3f}".replace("-", "−")
-    charts = {name: Markup(svg) for name, svg in _charts(data).items()}  # noqa: S704 - made by matplotlib, which escapes
-    return environment.get_template("retriever.html").render(
+    """Return the page; see `finetune.pages.render_page`."""
+    return render_page(
+        "retriever.html",
         data=data,
-        charts=charts,
+        charts=safe(_charts(data)),
         measures=MEASURES,
         compared=[item for item in data["comparisons"] if item["measure"] == _MEASURE],
     )
@@ -114,18 +101,7 @@ def write_report(folder: Path, data: Mapping[str, Any]) -> Path:
     Raises:
         BelegError: the folder cannot be written to.
     """
-    page = folder / "report.html"
-    text = json.dumps(data, ensure_ascii=False, indent=1) + "\n"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # A lone surrogate, which JSON may hold, has no UTF-8.
-        (folder / "report.json").write_text(text, encoding="utf-8", errors="backslashreplace")
-        page.write_text(render(data), encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise BelegError(
-            f"The report cannot be written to {folder}: {error.strerror}.", way_out="Name another `--out`."
-        ) from error
-    return page
+    return write_page(folder, "report", data, render, way_out="Name another `--out`.")
 
 
 def _told(pairs: Sequence[tuple[Scores, Scores]]) -> list[tuple[Scores, Scores]]:
@@ -259,12 +235,3 @@ def _charts(data: Mapping[str, Any]) -> dict[str, str]:
 
 def _mean(values: Mapping[str, float]) -> float:
     return sum(values.values()) / len(values)
-
-
-def _p(value: float) -> str:
-    """Return a probability as papers print it.
-
-    >>> _p(0.0123), _p(0.00002)
-    ('.012', '< .001')
-    """
-    return "< .001" if value < 0.001 else f"{value:.3f}".removeprefix("0")

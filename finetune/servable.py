@@ -51,11 +51,11 @@ def exported(candidate: Candidate, file: str | None = None) -> Servable:
         raise ModelError(f"The parity gate did not pass the export of {name} (see {folder / 'parity.html'}).", way_out=again)
     if facts.get("base_fingerprint") != candidate.manifest.base.fingerprint:
         raise ModelError(f"The export of {name} was made with another base than {name} was trained on.", way_out=again)
-    if facts.get("adapter_fingerprint", candidate.manifest.fingerprint) != candidate.manifest.fingerprint:
+    if facts.get("adapter_fingerprint") != candidate.manifest.fingerprint:
         raise ModelError(f"The export in {folder} is of another model than that of {name}.", way_out=again)
     if facts.get("way") == "not":
         raise ModelError(
-            f"The export of {name} keeps base and adapter apart, and such is not served here.",
+            f"The export of {name} keeps base and adapter apart, and such is not promoted.",
             way_out=f"Export it merged, without `--adapter-only`: {_command(candidate)}.",
         )
     if file is None and len(files) != 1:
@@ -85,13 +85,16 @@ def unmerged(candidate: Candidate) -> Servable:
     return Servable(str(candidate.model), base.reference if adapter else "", bits, about)
 
 
-def base_of(candidate: Candidate) -> Base:
+def base_of(candidate: Candidate, reference: str | None = None) -> Base:
     """Return the model that a candidate was trained on.
+
+    Args:
+        reference: where it is found now; None for where training found it.
 
     Raises:
         ModelError: it is not on this machine, or its files have changed since.
     """
-    base = open_base(candidate.manifest.base.reference)
+    base = open_base(reference or candidate.manifest.base.reference)
     if base.fingerprint != candidate.manifest.base.fingerprint:
         raise ModelError(
             f"The base {base.reference} is not the one that {candidate.name} was trained on: it has another fingerprint.",
@@ -126,4 +129,4 @@ def _read(candidate: Candidate, file: str) -> dict[str, Any]:
 
 
 def _command(candidate: Candidate) -> str:
-    return f"`beleg export {candidate.name} --base {candidate.manifest.base.reference} --out {candidate.folder / 'export'}`"
+    return f"`beleg export {candidate.name}`"

@@ -40,18 +40,21 @@ _PACKAGES = (
 _DECODE = """
 import json, sys
 from reader.engine.base import Message, Prompt, never
-from reader.opening import open_engine
+from reader.served import open_reader, promoted
 from retriever.errors import BelegError
 from retriever.settings import Settings
+settings = Settings.model_validate_json(sys.stdin.read())
 try:
-    engine = open_engine(Settings.model_validate_json(sys.stdin.read()))
+    live = promoted(settings)
+    engine = open_reader(settings, live).engine
     tokens = tuple(engine.tokenize("Hello")) if engine.chat_template else ()
     prompt = Prompt(tokens, (Message("user", "Hello"),))
     "".join(engine.generate(prompt, grammar=None, max_tokens=4, cancelled=never))
 except BelegError as error:
     print(json.dumps([error.message, error.way_out]))
     sys.exit(3)
-print(engine.name, engine.model, "constrained" if engine.constrained else "NOT constrained", engine.context_size)
+print(engine.name, engine.model, "constrained" if engine.constrained else "NOT constrained", engine.context_size, end="")
+print(f", promoted from {live.candidate}" if live and live.candidate else "")
 """
 _REFUSED = 3
 

@@ -22,7 +22,7 @@ from reader.quotes import ABSTAIN, ANSWER, CLOSE, OPEN
 from reader.schema import Turn
 from retriever.schema import Hit
 
-__all__ = ["Example", "Rendered", "fingerprint", "render", "render_example"]
+__all__ = ["Example", "Rendered", "apply_template", "fingerprint", "render", "render_example"]
 
 _SYSTEM = f"""\
 You answer questions from numbered passages of a company's documents. First quote the sentence of a passage that proves \
@@ -122,7 +122,7 @@ def render(
     for shown in range(len(hits), 0, -1):
         messages = _messages(question, hits[:shown], history, shots=shots)
         if engine.chat_template:
-            tokens = tuple(engine.tokenize(_apply_template(engine, messages)))
+            tokens = tuple(engine.tokenize(apply_template(engine, messages)))
             size = len(tokens)
         else:
             tokens = ()
@@ -152,14 +152,14 @@ def render_example(engine: Tokenizer, question: str, hits: Sequence[Hit], answer
             way_out="Open the model itself, not a server that keeps its template.",
         )
     messages = _messages(question, hits, (), shots=shots)
-    prompt = tuple(engine.tokenize(_apply_template(engine, messages)))
+    prompt = tuple(engine.tokenize(apply_template(engine, messages)))
     written = _MARKS.sub(lambda mark: mark.group() if mark.group() in _OURS else _broken(mark), answer)
     answered = (*messages, Message("assistant", _PLACE))
-    _, found, tail = _apply_template(engine, answered, reply=False).rpartition(_PLACE)
+    _, found, tail = apply_template(engine, answered, reply=False).rpartition(_PLACE)
     ends = tail.strip() or engine.eos
     if not found or not ends:
         raise EngineError(f"The chat template of {engine.model} has no mark that ends a turn.")
-    target = _continued(engine, prompt, _apply_template(engine, messages), written + ends)
+    target = _continued(engine, prompt, apply_template(engine, messages), written + ends)
     if len(prompt) + len(target) > engine.context_size:
         raise PromptTooLong(
             f"The example takes {len(prompt) + len(target)} tokens, and {engine.model} {engine.context_size}.",
@@ -176,6 +176,28 @@ def _continued(engine: Tokenizer, prompt: Sequence[int], before: str, text: str)
         if whole[: len(tokens)] == tokens:
             return whole[len(tokens) :]
     raise EngineError(f"The tokenizer of {engine.model} joins the end of a prompt and the beginning of its answer.")
+
+
+def apply_template(engine: Tokenizer, messages: Sequence[Message], *, reply: bool = True) -> str:
+    """Return a conversation as the text that an engine's model was trained on.
+
+    Args:
+        reply: end where the model's turn begins.
+
+    Raises:
+        EngineError: the model's chat template cannot be rendered.
+    """
+    turns = [{"role": message.role, "content": message.content} for message in messages]
+    names = {"add_generation_prompt": reply, "bos_token": engine.bos, "eos_token": engine.eos}
+    try:
+        template = _template(engine.chat_template)
+        try:
+            return template.render(messages=turns, **names)
+        except _RefusedByTemplate:
+            joined = {"role": "user", "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"}
+            return template.render(messages=[joined, *turns[2:]], **names)
+    except (TemplateError, _RefusedByTemplate) as error:
+        raise EngineError(f"The chat template of {engine.model} cannot be rendered: {error}") from error
 
 
 def fingerprint(engine: Tokenizer, *, shots: bool = True) -> str:
@@ -207,21 +229,6 @@ def _harmless(text: str) -> str:
 
 def _broken(mark: re.Match[str]) -> str:
     return f"{mark.group()[0]} {mark.group()[1:]}"
-
-
-def _apply_template(engine: Tokenizer, messages: Sequence[Message], *, reply: bool = True) -> str:
-    """Return the conversation as text; with `reply`, up to where the model's turn begins."""
-    turns = [{"role": message.role, "content": message.content} for message in messages]
-    names = {"add_generation_prompt": reply, "bos_token": engine.bos, "eos_token": engine.eos}
-    try:
-        template = _template(engine.chat_template)
-        try:
-            return template.render(messages=turns, **names)
-        except _RefusedByTemplate:
-            joined = {"role": "user", "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"}
-            return template.render(messages=[joined, *turns[2:]], **names)
-    except (TemplateError, _RefusedByTemplate) as error:
-        raise EngineError(f"The chat template of {engine.model} cannot be rendered: {error}") from error
 
 
 class _RefusedByTemplate(Exception):

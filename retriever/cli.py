@@ -117,7 +117,8 @@ def fetch(*, as_json: bool) -> None:
     from retriever.models import fetch as fetch_model
 
     chosen = open_settings()
-    wanted = filter(None, (chosen.encoder, chosen.reranker, "" if chosen.reader_url else chosen.reader))
+    readers = () if chosen.reader_url else (chosen.reader, chosen.reader_base)
+    wanted = filter(None, (chosen.encoder, chosen.reranker, *readers))
     found = {reference: str(fetch_model(reference)) for reference in wanted}
     if as_json:
         print_json(found)

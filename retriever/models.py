@@ -60,11 +60,10 @@ def weights_in(path: Path, pattern: str) -> Path:
     return found[0]
 
 
-@lru_cache(maxsize=32)
 def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file, hexadecimal; remembered, since weights do not change under a running process."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the SHA-256 of a file, hexadecimal; remembered for as long as its size and time of change stay the same."""
+    found = path.stat()
+    return _hash(path.absolute(), found.st_size, found.st_mtime_ns)
 
 
 def folder_fingerprint(folder: Path) -> str:
@@ -77,6 +76,13 @@ def folder_fingerprint(folder: Path) -> str:
         if file.is_file():
             digest.update(f"{file.relative_to(folder).as_posix()}\0{file_hash(file)}\n".encode())
     return digest.hexdigest()
+
+
+@lru_cache(maxsize=128)
+def _hash(path: Path, size: int, changed_ns: int) -> str:
+    del size, changed_ns  # another file under the same name is hashed anew
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _looks_like_path(reference: str) -> bool:

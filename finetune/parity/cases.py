@@ -1,6 +1,6 @@
-"""What the gate asks: questions with passages, texts that tokenizers stumble over, and files with others' questions.
+"""What the gate asks: questions with passages, texts that tokenizers stumble over, held-out rows, and files of others.
 
-The passages are made up for this and stand in no training data of ours. Knows no model.
+Our own passages are made up for this and stand in no training data of ours. Knows no model.
 """
 
 from __future__ import annotations
@@ -8,24 +8,30 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from finetune.raft.row import RaftRow, hits_of, target
 from reader.quotes import ANSWER, CLOSE, OPEN
 from retriever.errors import BelegError
 from retriever.schema import Hit
 from retriever.sentences import sentences
 
-__all__ = ["AWKWARD", "CASES", "Case", "answer_for", "crossed", "filled", "mixed", "read_cases"]
+__all__ = ["AWKWARD", "CASES", "Case", "answer_for", "cases_of", "crossed", "filled", "mixed", "read_cases"]
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A question and the passages to answer it from."""
+    """A question and the passages to answer it from.
+
+    Attributes:
+        answer: what a model was trained to write then; "" if nobody knows.
+    """
 
     question: str
     hits: tuple[Hit, ...]
+    answer: str = ""
 
 
 def _hit(text: str, *, title: str = "", headings: Sequence[str] = (), language: str = "en") -> Hit:
@@ -159,6 +165,18 @@ def filled(case: Case, cases: Sequence[Case], passages: int) -> Case:
     return Case(case.question, (*(pool[index % len(pool)] for index in range(max(passages - 1, 0))), case.hits[0]))
 
 
+def cases_of(rows: Sequence[RaftRow], *, count: int = 12, quotes: bool = True) -> tuple[Case, ...]:
+    """Return some held-out rows, drawn at random, with the answers to learn; those that can be answered come first.
+
+    Args:
+        quotes: answers were learnt with their quotes; else bare.
+    """
+    shuffled = random.Random(0).sample(list(rows), len(rows))
+    chosen = sorted(shuffled, key=lambda row: row.abstains)[:count]
+    learnt = [row if quotes else replace(row, quotes=(), reasoning="") for row in chosen]
+    return tuple(Case(row.question, tuple(hits_of(row)), target(row)) for row in learnt)
+
+
 def crossed(cases: Sequence[Case]) -> list[Case]:
     """Return each question with the passages of another one."""
     return [Case(case.question, cases[(index + 1) % len(cases)].hits) for index, case in enumerate(cases)]
@@ -166,6 +184,8 @@ def crossed(cases: Sequence[Case]) -> list[Case]:
 
 def answer_for(case: Case) -> str:
     """Return an answer of the asked form, from the last passage's first sentence, to compare models on."""
+    if case.answer:
+        return case.answer
     hit = case.hits[-1]
     start, end = next(iter(sentences(hit.text, hit.language)), (0, len(hit.text)))
     quoted = hit.text[start:end]

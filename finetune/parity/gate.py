@@ -24,7 +24,7 @@ from finetune.parity.tokens import check_tokens
 from reader.engine.llamacpp import LlamaCpp
 from reader.engine.weights import Base, adapt, load_base, load_tokenizer
 from reader.errors import PromptTooLong
-from reader.prompt import render
+from reader.prompt import Rendered, render
 from retriever.errors import ModelError
 
 __all__ = ["Gate", "OpenEngine"]
@@ -40,6 +40,7 @@ class Gate:
     Args:
         base, adapter: what was trained.
         cases: held-out questions with passages.
+        shots: prompts begin with worked examples, as they do when it is served.
         open_engine: how the file is served; None takes the reader's engine as it is.
         threads: of llama.cpp; None takes as many as this process may run on.
         on_phase: is told what begins, and how many steps it has.
@@ -49,6 +50,7 @@ class Gate:
     base: Base
     adapter: Adapter
     cases: tuple[Case, ...] = CASES
+    shots: bool = True
     limits: Limits = field(default_factory=Limits)
     effort: Effort = field(default_factory=Effort)
     open_engine: OpenEngine | None = None
@@ -76,8 +78,10 @@ class Gate:
     def probes(self) -> list[Probe]:
         """Prompts with answers, the same for all models."""
         if self._probes is None:
-            short = mixed(self.cases, self.effort.short)
-            shown = [self._probe(Case(case.question, case.hits[:1]), full=False) for case in short]
+            learnt = [case for case in self.cases if case.answer][: self.effort.short]
+            short = mixed(self.cases, self.effort.short - len(learnt))
+            shown = [self._probe(case, full=False) for case in learnt]
+            shown += [self._probe(Case(case.question, case.hits[:1]), full=False) for case in short]
             full = [self.cases[index % len(self.cases)] for index in range(self.effort.full)]
             self._probes = shown + [self._probe(filled(case, self.cases, self._fitting(case)), full=True) for case in full]
         return self._probes
@@ -119,7 +123,7 @@ class Gate:
         return Parity(tuple(links))
 
     def judge_adapter(self, base_file: Path, adapter_file: Path, *, rounded: bool) -> Parity:
-        """Test an adapter's GGUF over its base's GGUF. The reader's engine takes no adapters, so no answers are served.
+        """Test an adapter's GGUF over its base's GGUF. It is not promoted, so no answers are served.
 
         Args:
             rounded: whether the base's GGUF is quantized.
@@ -167,6 +171,7 @@ class Gate:
                 file=file,
                 cases=self.cases,
                 rendered=self.effort.rendered,
+                shots=self.shots,
             )
         finally:
             engine.close()
@@ -240,7 +245,9 @@ class Gate:
         self.on_phase("answers", 2 * len(asked))
         self.reference.weights = model
         try:
-            return answer_all(self.reference, asked, tokens=self.effort.answer_tokens, on_done=self.on_progress)
+            return answer_all(
+                self.reference, asked, tokens=self.effort.answer_tokens, on_done=self.on_progress, shots=self.shots
+            )
         finally:
             self.reference.close()
 
@@ -257,20 +264,26 @@ class Gate:
                 drop=self.limits.rates_drop,
                 tokens=self.effort.answer_tokens,
                 on_done=self.on_progress,
+                shots=self.shots,
             )
         finally:
             engine.close()
 
     def _probe(self, case: Case, *, full: bool) -> Probe:
         answer_tokens = self.effort.tail + 16
-        rendered = render(self.reference, case.question, case.hits, answer_tokens=answer_tokens)
-        answer = self.reference.tokenize(answer_for(Case(case.question, rendered.hits)))[:answer_tokens]
+        rendered = self._render(case, answer_tokens)
+        # Where passages found no room, the answer that was learnt may quote what is not shown.
+        shown = Case(case.question, rendered.hits, "" if rendered.dropped else case.answer)
+        answer = self.reference.tokenize(answer_for(shown))[:answer_tokens]
         tokens = (*rendered.prompt.tokens, *answer)
         return Probe(tokens, min(self.effort.tail, len(tokens)), full)
 
+    def _render(self, case: Case, answer_tokens: int) -> Rendered:
+        return render(self.reference, case.question, case.hits, answer_tokens=answer_tokens, shots=self.shots)
+
     def _fitting(self, case: Case) -> int:
         """Return about how many passages fill the context; what is too many is dropped when rendering."""
-        one = render(self.reference, case.question, case.hits[:1], answer_tokens=0)
+        one = self._render(Case(case.question, case.hits[:1]), 0)
         each = [self.reference.count(hit.text) for other in self.cases for hit in other.hits]
         room = self.reference.context_size - len(one.prompt.tokens) - self.effort.tail - 16
         return 1 + max(0, round(room / (sum(each) / len(each) + 12)))

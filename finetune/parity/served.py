@@ -55,9 +55,12 @@ class Rates:
 
 
 def answer_all(
-    engine: Reference | LlamaCpp, cases: Sequence[Case], *, tokens: int, on_done: Callable[[int], None]
+    engine: Reference | LlamaCpp, cases: Sequence[Case], *, tokens: int, on_done: Callable[[int], None], shots: bool = True
 ) -> tuple[list[Said], list[Said]]:
     """Have each question answered with its own passages, and with another question's; decoding is greedy and free.
+
+    Args:
+        shots: prompts begin with worked examples.
 
     Raises:
         PromptTooLong: a prompt does not fit the engine's context.
@@ -65,7 +68,7 @@ def answer_all(
     """
 
     def ask(case: Case) -> Said:
-        rendered = render(engine, case.question, case.hits, answer_tokens=tokens)
+        rendered = render(engine, case.question, case.hits, answer_tokens=tokens, shots=shots)
         text = "".join(engine.generate(rendered.prompt, grammar=None, max_tokens=tokens, cancelled=never))
         on_done(1)
         return Said(text, engine.last_stats.generated_tokens < tokens, rendered.hits, rendered.dropped)
@@ -94,19 +97,21 @@ def check_served(
     drop: float,
     tokens: int,
     on_done: Callable[[int], None],
+    shots: bool = True,
 ) -> Link:
     """Compare the served engine's answers with the trained model's.
 
     Args:
         trained: what `answer_all` gave for it.
-        drop: how much lower each share may be.
+        drop: how much lower each share may be. A form that was not trained is missed on both sides, and not asked for.
+        shots: as for `answer_all`.
     """
     title = f"Answers of the served {name}"
     drop = max(drop, 1.01 / max(len(cases), 1))  # a single answer may always fall the other way
     expected = rates(*trained)
     try:
-        said = answer_all(engine, cases, tokens=tokens, on_done=on_done)
-        constrained, broken = _under_grammar(engine, cases[:_CONSTRAINED], tokens)
+        said = answer_all(engine, cases, tokens=tokens, on_done=on_done, shots=shots)
+        constrained, broken = _under_grammar(engine, cases[:_CONSTRAINED], tokens, shots=shots)
     except PromptTooLong as error:
         return Link(f"served-{name}", title, False, asdict(expected), {}, (Finding(Cause.TRUNCATED, error.message),))
     except EngineError as error:
@@ -166,12 +171,13 @@ def _quotes_stand(said: Said) -> bool:
     )
 
 
-def _under_grammar(engine: LlamaCpp, cases: Sequence[Case], tokens: int) -> tuple[int, int]:
+def _under_grammar(engine: LlamaCpp, cases: Sequence[Case], tokens: int, *, shots: bool) -> tuple[int, int]:
     """Return how many answers were made under the grammar, and how many of them have a quote that is not one."""
     broken = 0
+    # The least freedom, whatever it will be served with: so every answer has a quote that the vocabulary must spell.
     freedom = Freedom(may_abstain=False, reasoning=False, extractive=True)
     for case in cases:
-        rendered = render(engine, case.question, case.hits, answer_tokens=tokens)
+        rendered = render(engine, case.question, case.hits, answer_tokens=tokens, shots=shots)
         rules = grammar(rendered.hits, freedom)
         prompt: Prompt = rendered.prompt
         text = "".join(engine.generate(prompt, grammar=rules, max_tokens=tokens, cancelled=never))

@@ -27,6 +27,7 @@ def check_tokens(
     file: Path,
     cases: Sequence[Case],
     rendered: int,
+    shots: bool = True,
 ) -> Link:
     """Compare ids on awkward texts, special tokens and rendered prompts; the chat template; the tokens that end an answer.
 
@@ -35,6 +36,7 @@ def check_tokens(
         trained_ends: those that must be among them.
         file: the GGUF that is served.
         rendered: how many prompts.
+        shots: prompts begin with worked examples.
     """
     texts = [*AWKWARD, *(hit.text for case in cases for hit in case.hits), *(case.question for case in cases)]
     wrong = [text for text in texts if trained.tokenize(text) != served.tokenize(text)]
@@ -43,7 +45,7 @@ def check_tokens(
     inside = [f"{text}x {text} y" for text in trained.special]
     wrong_inside = [text for text in inside if trained.tokenize(text) != served.tokenize(text)]
     prompts = mixed(cases, rendered)
-    differing = [case for case in prompts if _ids(trained, case) != _ids(served, case)]
+    differing = [case for case in prompts if _ids(trained, case, shots=shots) != _ids(served, case, shots=shots)]
     same_template = trained.chat_template.strip() == served.chat_template.strip()
     missing = sorted(set(trained_ends) - set(ends))
 
@@ -110,9 +112,9 @@ def _of_texts(count: int, of: int, file: Path) -> Finding:
     return Finding(Cause.TOKENIZER, f"{why}, though the file's tokens have scores")
 
 
-def _ids(engine: Engine, case: Case) -> tuple[int, ...]:
+def _ids(engine: Engine, case: Case, *, shots: bool) -> tuple[int, ...]:
     try:
-        return render(engine, case.question, case.hits, answer_tokens=1).prompt.tokens
+        return render(engine, case.question, case.hits, answer_tokens=1, shots=shots).prompt.tokens
     except PromptTooLong:
         return ()
 

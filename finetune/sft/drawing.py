@@ -22,26 +22,28 @@ def drawn(row: RaftRow, passages: Passages, draw: random.Random) -> RaftRow:
     if passages.count is None and passages.golden is None:
         return row
     count = len(row.passages) if passages.count is None else draw.choice(passages.count)
-    golden = row.golden
-    if golden and passages.golden is not None and draw.random() >= passages.golden and len(row.passages) > 1:
-        golden = None
-    others = [number for number in range(1, len(row.passages) + 1) if number != row.golden]
-    shown = draw.sample(others, min(len(others), count - (golden is not None)))
-    if golden:
-        shown.append(golden)
+    held = _held(row)
+    others = [number for number in range(1, len(row.passages) + 1) if number not in held]
+    lost = bool(held and others) and passages.golden is not None and draw.random() >= passages.golden
+    kept = [] if lost else sorted(held)
+    shown = [*kept, *draw.sample(others, max(0, min(len(others), count - len(kept))))]
     draw.shuffle(shown)
     return only(row, shown)
 
 
 def only(row: RaftRow, shown: Sequence[int]) -> RaftRow:
-    """Return the row with these of its passages, in this order; it abstains if its golden one is not among them."""
+    """Return the row with these of its passages, in this order; it abstains if one that its answer rests on is missing."""
     place = {number: at for at, number in enumerate(shown, start=1)}
     passages = tuple(row.passages[number - 1] for number in shown)
-    golden = place.get(row.golden) if row.golden else None
-    if row.golden and golden is None:
+    if not _held(row) <= place.keys():
         return replace(row, passages=passages, golden=None, quotes=(), reasoning="", abstains=True)
-    quotes = tuple(Span(place[one.passage], one.start, one.end) for one in row.quotes if one.passage in place)
-    return replace(row, passages=passages, golden=golden, quotes=quotes)
+    quotes = tuple(Span(place[one.passage], one.start, one.end) for one in row.quotes)
+    return replace(row, passages=passages, golden=place[row.golden] if row.golden else None, quotes=quotes)
+
+
+def _held(row: RaftRow) -> set[int]:
+    """Return the passages that an answer rests on: the golden one, and whatever else is quoted."""
+    return {one.passage for one in row.quotes} | ({row.golden} if row.golden else set())
 
 
 def plain(row: RaftRow, prompt: Prompt) -> RaftRow:

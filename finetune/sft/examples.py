@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from finetune.raft.row import RaftRow, hits_of, target
 from finetune.recipe_reader import ReaderRecipe
@@ -34,6 +34,9 @@ class Cuts(Tokenizer, Protocol):
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of tokens, special ones included."""
+
+    def tokenize_plain(self, text: str) -> list[int]:
+        """Return the ids of a text in which no special token is recognised, whatever is written there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,31 +86,35 @@ def lay_out(recipe: ReaderRecipe, parts: ReaderParts, tokenizer: Cuts, watch: Wa
     """
     trainer = recipe.trainer
     making = _Making(recipe, tokenizer)
-    whole, rest = divmod(trainer.epochs, 1)
-    epochs = [1.0] * int(whole) + ([rest] if rest else [])
-    amount = len(parts.paragraphs.train) or len(parts.train)
-    watch.on_phase("render", round(amount * trainer.epochs))
     order = random.Random(trainer.seed)
-    train: list[Tokens] = []
-    for epoch, share in enumerate(epochs):
-        if parts.paragraphs.train:
-            made = making.paragraphs(parts.paragraphs.train, watch.on_progress)
-        else:
-            made = making.rows(parts.train, epoch, watch.on_progress)
-        order.shuffle(made)
-        train += made[: max(1, round(share * len(made)))]
-    some = random.Random(0).sample(list(parts.dev), min(len(parts.dev), trainer.eval_rows))
-    dev = making.rows(some, -1, lambda _: None) + making.paragraphs(parts.paragraphs.dev, lambda _: None)[: trainer.eval_rows]
+    whole, rest = divmod(trainer.epochs, 1)
+    shares = [1.0] * int(whole) + ([rest] if rest else [])
+    seen = [_share(parts.train, share, order) for share in shares]
+    watch.on_phase("render", len(parts.paragraphs.train) + sum(map(len, seen)))
+    pieces = making.paragraphs(parts.paragraphs.train, watch.on_progress)
+    train = [piece for share in shares for piece in _share(pieces, share, order)]
+    train += [example for epoch, some in enumerate(seen) for _, example in making.rows(some, epoch, watch.on_progress)]
+    chosen = random.Random(0).sample(list(parts.dev), min(len(parts.dev), trainer.eval_rows))
+    dev = making.rows(chosen, -1, lambda _: None)
+    judged = [*(example for _, example in dev), *making.paragraphs(parts.paragraphs.dev, lambda _: None)[: trainer.eval_rows]]
     making.judge()
     if not train:
         raise BelegError("No example is short enough to be trained on.", way_out="Raise global_max_sequence_length.")
     return Laid(
         _packed(train, making.longest) if trainer.packing else [(one,) for one in _sorted(train, recipe, order)],
-        _packed(dev, making.longest) if trainer.packing else [(one,) for one in dev],
-        [making.drawn(row, -1) for row in some[: trainer.samples]],
+        _packed(judged, making.longest) if trainer.packing else [(one,) for one in judged],
+        [row for row, _ in dev[: trainer.samples]],
         making.fewer,
         making.dropped,
     )
+
+
+_T = TypeVar("_T")
+
+
+def _share(things: Sequence[_T], share: float, order: random.Random) -> list[_T]:
+    """Return a share of things, in another order each time; at least one if there is one."""
+    return order.sample(things, max(min(1, len(things)), round(share * len(things))))
 
 
 @dataclass
@@ -116,32 +123,29 @@ class _Making:
     tokenizer: Cuts
     fewer: int = 0
     dropped: int = 0
-    too_long: list[str] = field(default_factory=list)
+    too_long: set[str] = field(default_factory=set)
 
     @property
     def longest(self) -> int:
         return self.tokenizer.context_size
 
-    def drawn(self, row: RaftRow, epoch: int) -> RaftRow:
-        """Return the row as it is shown in an epoch; development rows (-1) always the same."""
-        draw = random.Random(f"{self.recipe.trainer.seed} {epoch} {row.id}")
-        return plain(drawn(row, self.recipe.passages, draw), self.recipe.prompt)
-
-    def rows(self, rows: Sequence[RaftRow], epoch: int, on_progress: Callable[[int], None]) -> list[Tokens]:
+    def rows(self, rows: Sequence[RaftRow], epoch: int, on_progress: Callable[[int], None]) -> list[tuple[RaftRow, Tokens]]:
+        """Return rows as they are shown in an epoch, and their tokens; development rows (-1) are always shown alike."""
         made = []
         for row in rows:
-            sequence = self._fitting(self.drawn(row, epoch))
-            if sequence:
-                made.append(sequence)
+            draw = random.Random(f"{self.recipe.trainer.seed} {epoch} {row.id}")
+            fitting = self._fitting(plain(drawn(row, self.recipe.passages, draw), self.recipe.prompt))
+            if fitting:
+                made.append(fitting)
             on_progress(1)
         return made
 
     def paragraphs(self, pieces: Sequence[Paragraph], on_progress: Callable[[int], None]) -> list[Tokens]:
         made = []
-        begin = self.tokenizer.tokenize(self.tokenizer.bos) if self.tokenizer.bos else []
+        begin = self.tokenizer.tokenize(self.tokenizer.bos)
+        room = self.longest - len(begin)
         for piece in pieces:
-            tokens = [*self.tokenizer.tokenize(piece.text), *self.tokenizer.tokenize(self.tokenizer.eos)]
-            room = self.longest - len(begin)
+            tokens = [*self.tokenizer.tokenize_plain(piece.text), *self.tokenizer.tokenize(self.tokenizer.eos)]
             made += [_full((*begin, *tokens[at : at + room])) for at in range(0, len(tokens), room)]
             on_progress(1)
         return made
@@ -150,34 +154,32 @@ class _Making:
         """Stop if something is too long and nobody said what to do with it."""
         if self.too_long and self.recipe.preprocessing.too_long == "fail":
             raise BelegError(
-                f"{len(self.too_long)} examples have more than {self.longest} tokens, such as {self.too_long[0]}.",
+                f"{len(self.too_long)} rows make examples of more than {self.longest} tokens, such as {min(self.too_long)}.",
                 way_out="Set preprocessing.too_long to fewer (passages) or drop, or raise global_max_sequence_length.",
             )
 
-    def _fitting(self, row: RaftRow) -> Tokens | None:
+    def _fitting(self, row: RaftRow) -> tuple[RaftRow, Tokens] | None:
         while True:
             try:
-                return self._sequence(row)
+                return row, self._sequence(row)
             except PromptTooLong:
-                what = self.recipe.preprocessing.too_long
-                others = [number for number in range(1, len(row.passages) + 1) if number != row.golden]
-                if what == "fewer" and len(row.passages) > 1 and others:
-                    last = others[-1]
-                    row = only(row, [number for number in range(1, len(row.passages) + 1) if number != last])
+                shown = range(1, len(row.passages) + 1)
+                others = [number for number in shown if number != row.golden]
+                if self.recipe.preprocessing.too_long == "fewer" and len(shown) > 1 and others:
+                    row = only(row, [number for number in shown if number != others[-1]])
                     self.fewer += 1
                     continue
-                self.too_long.append(row.id)
+                self.too_long.add(row.id)
                 self.dropped += 1
                 return None
 
     def _sequence(self, row: RaftRow) -> Tokens:
-        answer = target(row)
-        example = render_example(self.tokenizer, row.question, hits_of(row), answer, shots=self.recipe.prompt.shots)
-        if self.recipe.loss.scope == "full":
-            return _full(example.tokens)
+        shots = self.recipe.prompt.shots
+        example = render_example(self.tokenizer, row.question, hits_of(row), target(row), shots=shots)
         start = example.prompt_tokens
-        weights = weights_of(example.tokens[start:], answer, self.tokenizer.decode, self.recipe.loss)
-        return Tokens(example.tokens, (*[0.0] * start, *weights))
+        weights = weights_of(example.tokens[start:], self.tokenizer.decode, self.recipe.loss)
+        prompt = _full(example.tokens[:start]).weights if self.recipe.loss.scope == "full" else (0.0,) * start
+        return Tokens(example.tokens, (*prompt, *weights))
 
 
 def _full(tokens: tuple[int, ...]) -> Tokens:

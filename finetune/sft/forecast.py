@@ -6,6 +6,7 @@ import math
 import statistics
 import tempfile
 from dataclasses import dataclass, replace
+from itertools import cycle
 from pathlib import Path
 
 from finetune.forecast import peak_mb, timed
@@ -81,7 +82,10 @@ def forecast_reader(recipe: ReaderRecipe, parts: ReaderParts, watch: Watch) -> R
     tokens = [
         sum(len(one.tokens) for pack in few.train[at : at + rows] for one in pack) for at in range(0, len(few.train), rows)
     ]
-    a_token = statistics.median(spent / count for spent, count in zip(times[1:], tokens[1:], strict=False))
+    # Few examples are seen again; the first step is left out.
+    a_token = statistics.median([spent / count for spent, count in zip(times, cycle(tokens), strict=False)][1:])
+    in_all = math.ceil(len(laid.train) / rows / recipe.trainer.gradient_accumulation_steps)
+    step_s = a_token * laid.tokens / in_all
     return ReaderForecast(
         train=len(parts.train) + len(parts.paragraphs.train),
         dev=len(parts.dev) + len(parts.paragraphs.dev),
@@ -92,10 +96,8 @@ def forecast_reader(recipe: ReaderRecipe, parts: ReaderParts, watch: Watch) -> R
         fewer=laid.fewer,
         dropped=laid.dropped,
         steps=steps,
-        step_s=round(
-            a_token * laid.tokens / max(1, math.ceil(len(laid.train) / rows / recipe.trainer.gradient_accumulation_steps)), 3
-        ),
-        training_s=round(a_token * laid.tokens, 3),
+        step_s=round(step_s, 3),
+        training_s=round(steps * step_s, 3),
         memory_mb=peak_mb(),
         parameters=sum(one.numel() for one in weights),
         trained=sum(one.numel() for one in weights if one.requires_grad),

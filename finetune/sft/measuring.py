@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from finetune.measures import per_question, weighted_total
+from finetune.measures import parse_weights, per_question, weighted_total
 from finetune.raft.row import RaftRow
 from finetune.reading import Outcome, answer_all, asked_of
 from finetune.recipe_reader import ReaderRecipe
@@ -80,17 +80,25 @@ class Measuring:
                 usage = replace(usage, quotable=max(totals, key=totals.__getitem__))
                 metrics["quotable"] = totals
             if asked:
-                metrics["after"] = _means(self._answers(engine, usage, asked, encoder, watch), encoder)
+                metrics["after"] = self._means(self._answers(engine, usage, asked, encoder, watch), encoder)
         if asked:
             with self._base(recipe) as base:
                 served = read_calibration(self.settings.data_dir, base.fingerprint)
-                metrics["before"] = _means(self._answers(base, served, asked, encoder, watch), encoder)
+                metrics["before"] = self._means(self._answers(base, served, asked, encoder, watch), encoder)
             metrics["rows"] = len(asked)
         return Measured(usage, metrics)
 
     def _total(self, engine: Engine, usage: Calibration, rows: Sequence[RaftRow], encoder: Encoder, watch: Watch) -> float:
-        values = per_question(self._answers(engine, usage, rows, encoder, watch), encoder)
-        return round(fmean(weighted_total(values).values()), 4)
+        return self._means(self._answers(engine, usage, rows, encoder, watch), encoder)["total"]
+
+    def _means(self, outcomes: Sequence[Outcome], encoder: Encoder) -> dict[str, float]:
+        values = per_question(outcomes, encoder)
+        total = weighted_total(values, parse_weights(self.settings.answer_weights))
+        return {
+            **{name: round(fmean(found.values()), 4) for name, found in values.items() if found},
+            "total": round(fmean(total.values()), 4),
+            "failed": sum(bool(one.failure) for one in outcomes),
+        }
 
     def _answers(
         self, engine: Engine, usage: Calibration, rows: Sequence[RaftRow], encoder: Encoder, watch: Watch
@@ -115,7 +123,7 @@ class Measuring:
     def _base(self, recipe: ReaderRecipe) -> Iterator[Engine]:
         # A GGUF is served as it is; another base in the bits that it was trained over, or it might not fit the memory.
         bits = 0 if open_base(recipe.base_model).gguf else recipe.quantization.bits or 0
-        changed = {"reader": recipe.base_model, "reader_url": "", "reader_base": "", "reader_bits": bits}
+        changed = {"reader": recipe.base_model, "reader_url": "", "reader_base": "", "reader_bits": bits, "reader_adapter": ""}
         engine = open_engine(self.settings.model_copy(update=changed))
         try:
             yield engine
@@ -125,16 +133,7 @@ class Measuring:
 
 def usage_of(recipe: ReaderRecipe) -> Calibration:
     """Return how a reader is used that was trained by a recipe: it may do what it has learnt."""
-    abstains = recipe.passages.golden is None or recipe.passages.golden < 1
+    abstains = recipe.data.format == "raft" and (recipe.passages.golden is None or recipe.passages.golden < 1)
     if recipe.data.format == "paragraphs":
         return Calibration()
     return Calibration(may_abstain=abstains, reasoning=False, shots=recipe.prompt.shots)
-
-
-def _means(outcomes: Sequence[Outcome], encoder: Encoder) -> dict[str, float]:
-    values = per_question(outcomes, encoder)
-    return {
-        **{name: round(fmean(found.values()), 4) for name, found in values.items() if found},
-        "total": round(fmean(weighted_total(values).values()), 4),
-        "failed": sum(bool(one.failure) for one in outcomes),
-    }

@@ -20,6 +20,20 @@ __all__ = ["Learner", "adapter_config", "load_learner", "tokenizer_of"]
 class Learner(Reference):
     """The model in training, which also renders, and answers samples."""
 
+    def tokenize(self, text: str) -> list[int]:
+        """Return the ids of `text`; special tokens written in it are recognised, none are added."""
+        return self._ids(text)
+
+    def tokenize_plain(self, text: str) -> list[int]:
+        """Return the ids of a text in which no special token is recognised, whatever is written there."""
+        return self._ids(text, split_special_tokens=True)
+
+    def _ids(self, text: str, **options: Any) -> list[int]:
+        # What is too long is found out here, where nobody needs to be warned of it; a lone surrogate has no UTF-8 form.
+        text = text.encode("utf-8", "replace").decode()
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False, **options)["input_ids"]
+        return ids
+
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of tokens, special ones included."""
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False))
@@ -81,7 +95,7 @@ def adapter_config(recipe: ReaderRecipe, *, steps: int) -> PeftConfig | None:
             target_r=wanted.r,
             tinit=steps // 10,
             tfinal=steps // 3,
-            deltaT=max(1, steps // 100),
+            deltaT=1,  # else shed ranks come back between, and what is saved is not what was measured
             total_step=steps,
             **shared,
         )

@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 import time
-import warnings
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -22,15 +22,18 @@ from finetune.claim import check_name, claimed, write_whole
 from finetune.provenance import commit, machine, sources
 from finetune.raft.row import write_raft
 from finetune.recipe_reader import ReaderRecipe
+from finetune.sft.adalora import unpruned
 from finetune.sft.examples import Laid, lay_out
 from finetune.sft.measuring import Measured, Measuring, usage_of
 from finetune.sft.model import Learner, tokenizer_of
 from finetune.sft.parts import ReaderParts, parts_hash, read_reader_parts
+from finetune.sft.samples import write_samples
 from finetune.sft.trainer import build_reader_trainer
 from finetune.training import Point, Watch, curve, fit, keep
 from reader.calibration import write_calibration
+from reader.engine.weights import open_base
 from reader.prompt import fingerprint
-from retriever.models import folder_fingerprint, locate
+from retriever.models import folder_fingerprint
 
 __all__ = ["ReaderTraining"]
 
@@ -63,7 +66,7 @@ class ReaderTraining:
             KeyboardInterrupt: somebody asked for an end; the next run goes on.
         """
         check_name(self.name)
-        base = locate(self.recipe.base_model)  # what cannot be opened is said before anything is made
+        base = open_base(self.recipe.base_model)  # what cannot be opened is said before anything is made
         self.watch.on_phase("read", None)
         parts = read_reader_parts(self.recipe)
         self._tell(parts)
@@ -71,7 +74,7 @@ class ReaderTraining:
         # The rows count, not by what names they were found.
         named = self.recipe.data.model_copy(update={"train": (), "dev": (), "test": ()})
         recipe = self.recipe.model_copy(update={"data": named})
-        together = hashlib.sha256(f"{recipe.digest()} {digest} {folder_fingerprint(base)}".encode()).hexdigest()[:8]
+        together = hashlib.sha256(f"{recipe.digest()} {digest} {base.fingerprint}".encode()).hexdigest()[:8]
         folder = self.candidates / (self.name or f"reader-{together}")
         with claimed(folder, together) as open_:
             if not open_:
@@ -115,7 +118,7 @@ class ReaderTraining:
             kind="reader",
             name=folder.name,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            base=Base(reference=recipe.base_model, fingerprint=folder_fingerprint(locate(recipe.base_model))),
+            base=Base(reference=recipe.base_model, fingerprint=open_base(recipe.base_model).fingerprint),
             fingerprint=folder_fingerprint(folder / "model"),
             data=Data(
                 sources=sources(parts.origins),
@@ -164,16 +167,17 @@ class ReaderTraining:
             if points:
                 curve(points, folder / "curve.svg", title=folder.name, measure="F1 of samples")
                 write_whole(folder / "curve.json", json.dumps([asdict(point) for point in points]) + "\n")
+            write_samples(folder / "samples.jsonl", folder.name)
 
 
 def _save(recipe: ReaderRecipe, model: Any, learner: Learner, to: Path) -> None:
     """Write an adapter, or a whole model with the tokenizer that it was trained with."""
-    with warnings.catch_warnings():
-        # Of a base that is a GGUF there is no config file, and its vocabulary is not changed here.
-        warnings.filterwarnings("ignore", "Could not find a config file", UserWarning)
-        if adapter := getattr(model, "peft_config", None):
-            # By the reference that it was found by, not by where that lies on this machine.
-            adapter["default"].base_model_name_or_path = recipe.base_model
-        else:
-            learner.tokenizer.save_pretrained(str(to))
+    if recipe.adapter.type == "none":
+        learner.tokenizer.save_pretrained(str(to))
         model.save_pretrained(str(to))
+        return
+    # By the reference that it was found by, not by where that lies on this machine. Its vocabulary is not changed here.
+    model.peft_config["default"].base_model_name_or_path = recipe.base_model
+    with unpruned(model) if recipe.adapter.type == "adalora" else nullcontext():
+        model.save_pretrained(str(to), save_embedding_layers=False)
+    (to / "README.md").unlink()  # an empty card that names that place

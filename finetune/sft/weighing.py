@@ -16,11 +16,12 @@ __all__ = ["Kind", "kinds_of_text", "weights_of"]
 
 Kind = Literal["reasoning", "choice", "quote", "marks", "answer"]
 
+_PART = "\N{REPLACEMENT CHARACTER}"
 _STEP = re.compile(rf"(Passage )(\d{{1,9}})(: {OPEN})(.*?)({CLOSE}\n?)", re.DOTALL)
 
 
 def kinds_of_text(text: str) -> list[Kind]:
-    """Return the kind of each character of an answer to learn.
+    """Return the kind of each character of an answer to learn; the mark that ends its turn belongs to the answer.
 
     >>> kinds_of_text("<ANSWER>: 9")[-3:]
     ['marks', 'marks', 'answer']
@@ -33,26 +34,25 @@ def kinds_of_text(text: str) -> list[Kind]:
             kinds[start:end] = [kind] * (end - start)  # type: ignore[list-item]
     gap = len(after) - len(after.lstrip())
     kinds += ["marks"] * (len(mark) + gap)
-    kinds += ["choice" if after.strip().startswith(ABSTAIN) else "answer"] * (len(after) - gap)
-    return kinds
+    abstention = len(ABSTAIN) if after[gap:].startswith(ABSTAIN) else 0
+    return kinds + ["choice"] * abstention + ["answer"] * (len(after) - gap - abstention)
 
 
-def weights_of(tokens: Sequence[int], text: str, decode: Callable[[Sequence[int]], str], loss: ReaderLoss) -> list[float]:
+def weights_of(tokens: Sequence[int], decode: Callable[[Sequence[int]], str], loss: ReaderLoss) -> list[float]:
     """Return the weight of each token of an answer.
 
     Args:
         tokens: of the answer, with those that end the turn.
-        text: the answer.
         decode: returns the text of tokens.
     """
-    kinds = kinds_of_text(text)
+    kinds = kinds_of_text(decode(tokens))
     of_kind = {**loss.weights.model_dump(), "quote": loss.weights.copied}
     found = []
     begin = quoted = 0
     for at in range(len(tokens)):
-        # Of the beginning as a whole: a token by itself may be half a character, or lose its blank.
-        end = len(decode(tokens[: at + 1]))
-        middle = (begin + max(begin, end - 1)) // 2
+        # Of the beginning as a whole: a token by itself may lose its blank, or be a part of a character, which shows as U+FFFD.
+        end = max(begin, len(decode(tokens[: at + 1]).rstrip(_PART)))
+        middle = (begin + end) // 2  # of " 2" it is the digit that decides, not the blank
         kind: Kind = kinds[middle] if middle < len(kinds) else "answer"
         quoted = quoted + 1 if kind == "quote" else 0
         if at == 0 or 0 < quoted <= loss.quote_start:

@@ -133,6 +133,8 @@ def adapt(model: Any, adapter: Path) -> Any:
         with warnings.catch_warnings():
             # peft 0.21 asks transformers 5 by an old name.
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            # It says so of every AdaLoRA that has shed ranks, and goes on to shed them here too.
+            warnings.filterwarnings("ignore", "The following rank_pattern keys", RuntimeWarning)
             return PeftModel.from_pretrained(model, str(adapter)).eval()
     except _broken() as error:
         raise ModelError(

@@ -17,6 +17,7 @@ from serving.payloads import plain
 __all__ = [
     "KINDS",
     "Arguments",
+    "ExportArguments",
     "IndexArguments",
     "JobKind",
     "PromoteArguments",
@@ -28,6 +29,7 @@ __all__ = [
 
 _Text = Annotated[str, Field(min_length=1, max_length=4000), AfterValidator(plain)]
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+_Quantization = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,20}$")]
 _Assignment = Annotated[str, Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*=", max_length=1000), AfterValidator(plain)]
 
 _SHIPPED = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -35,7 +37,9 @@ _SHIPPED = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
-_SETTABLE = re.compile(r"(trainer|loss|negatives)\.[a-z0-9_.]+=[\w.+, \[\]-]*")
+_SETTABLE = re.compile(
+    r"(trainer|loss|negatives|adapter|passages|preprocessing|prompt|quantization)\.[a-z0-9_.]+=[\w.+, \[\]-]*"
+)
 """What a job that comes over HTTP may set of a recipe: how it is trained, but no path and no model."""
 
 
@@ -102,7 +106,7 @@ class RollbackArguments(Arguments):
 class TrainArguments(Arguments):
     """What is trained: the recipe, a file or the name of a shipped one, and what is set in it."""
 
-    model: Literal["retriever", "reranker"]
+    model: Literal["retriever", "reranker", "reader"]
     recipe: _Text
     set: Annotated[list[_Assignment], Field(max_length=100)] = []
     limit: Annotated[int, Field(ge=1)] | None = None
@@ -124,9 +128,24 @@ class TrainArguments(Arguments):
             if not _SETTABLE.fullmatch(item):
                 raise JobRefused(
                     f"arguments.set.{at}: {item} cannot be set by a job that comes over HTTP.",
-                    way_out="It may set plain values of trainer, loss and negatives. Put the rest into a recipe file.",
+                    way_out="It may set how it is trained, such as trainer.epochs. Put the rest into a recipe file.",
                 )
         return self if _SHIPPED.fullmatch(self.recipe) else self.model_copy(update={"recipe": place("recipe", self.recipe)})
+
+
+class ExportArguments(Arguments):
+    """The reader's candidate, by its name or as a folder, and the kinds of GGUF files instead of its recipe's."""
+
+    candidate: _Text
+    quantize: Annotated[list[_Quantization], Field(max_length=20)] = []
+
+    def command(self) -> list[str]:
+        """Return the options of `beleg export`, and the candidate."""
+        return [*(f"--quantize={kind}" for kind in self.quantize), "--", self.candidate]
+
+    def placed(self, place: Callable[[str, str], str]) -> ExportArguments:
+        """Return the same with another path of the candidate; a name is none."""
+        return self.model_copy(update=_placed_candidate(self.candidate, place))
 
 
 class PromoteArguments(Arguments):
@@ -149,8 +168,12 @@ class PromoteArguments(Arguments):
 
     def placed(self, place: Callable[[str, str], str]) -> PromoteArguments:
         """Return the same with other paths; a name is none."""
-        paths = {"questions": self.questions, "candidate": None if _NAME.fullmatch(self.candidate) else self.candidate}
-        return self.model_copy(update={name: place(name, path) for name, path in paths.items() if path is not None})
+        questions = {"questions": place("questions", self.questions)} if self.questions else {}
+        return self.model_copy(update={**questions, **_placed_candidate(self.candidate, place)})
+
+
+def _placed_candidate(candidate: str, place: Callable[[str, str], str]) -> dict[str, str]:
+    return {} if _NAME.fullmatch(candidate) else {"candidate": place("candidate", candidate)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +199,7 @@ KINDS: Mapping[str, JobKind] = {
         JobKind("rebuild", "beleg-rebuild", RebuildArguments, single=True),
         JobKind("rollback", "beleg-rebuild", RollbackArguments, single=True),
         JobKind("train", "beleg-train", TrainArguments),
+        JobKind("export", "beleg-train", ExportArguments),
         JobKind("promote", "beleg-rebuild", PromoteArguments, single=True),
     )
 }

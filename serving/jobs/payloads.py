@@ -40,10 +40,11 @@ class JobRequest(BaseModel):
 
     `index`: `paths` (below the folder that the setting `documents` names; relative ones start there) and `prune`. `rebuild`:
     `encoder`, `chunk_tokens`, `chunk_overlap`, `questions` (a path, as above) and `margin`, all optional. `rollback`:
-    optionally `which` (`reader` or `index`). `train`: `model` (`retriever` or `reranker`), `recipe` (the name of a shipped
-    one, or a path), and optionally `set` (a list of `key=value` for the keys of `trainer`, `loss` and `negatives`), `limit` and
-    `name`. `promote`: `candidate` (a name, or a path), and optionally `override` (a reason) and `questions`, or of a reader
-    `file` and `unmerged`.
+    optionally `which` (`reader` or `index`). `train`: `model` (`retriever`, `reranker` or `reader`), `recipe` (the name of a
+    shipped one, or a path), and optionally `set` (a list of `key=value` for the keys of `trainer`, `loss`, `negatives`,
+    `adapter`, `passages`, `preprocessing`, `prompt` and `quantization`), `limit` and `name`. `export`: `candidate` (of a
+    reader; a name, or a path), and optionally `quantize` (a list of kinds). `promote`: `candidate` (a name, or a path), and
+    optionally `override` (a reason) and `questions`, or of a reader `file` and `unmerged`.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, json_schema_extra={"examples": [examples.JOB_REQUEST]})

@@ -123,7 +123,7 @@ def test_what_cannot_be_done(
 
 
 def test_wrong_usage(run: Callable[..., Result]) -> None:
-    for arguments in (("reader", "x"), ("retriever",), ("retriever", "x", "--limit", "0")):
+    for arguments in (("writer", "x"), ("retriever",), ("retriever", "x", "--limit", "0")):
         assert run(*arguments).exit_code == 2
     listed = run("--list")
     assert listed.exit_code == 0

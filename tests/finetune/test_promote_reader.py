@@ -131,7 +131,10 @@ class House:
         for file, text in files.items():
             (folder / file).write_text(text)
         hashes = {file: hashlib.sha256(text.encode()).hexdigest() for file, text in files.items()}
-        facts = {"files": hashes, "base_fingerprint": folder_fingerprint(self.base), "way": "original"}
+        facts = {
+            "files": hashes, "base_fingerprint": folder_fingerprint(self.base), "way": "original",
+            "adapter_fingerprint": folder_fingerprint(folder.parent / "model"),
+        }  # fmt: skip
         (folder / "export.json").write_text(json.dumps(facts | more))
         (folder / "parity.json").write_text(json.dumps({"files": hashes, "passed": passed}))
         (folder / "calibration.json").write_text('{"shots": false, "least_strength": 0.0}')
@@ -338,7 +341,7 @@ class TestWhatIsChecked:
         folder = house.candidate()
         (folder / "export").rename(folder / "gone")
         error = self.refused(house, "tuned has no export that could be served")
-        assert f"beleg export tuned --base {house.base} --out {folder / 'export'}" in error.way_out
+        assert "`beleg export tuned`" in error.way_out
         assert "--unmerged" in error.way_out
         (folder / "export.refused").mkdir()
         (folder / "export.refused" / "parity.html").touch()

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from finetune.recipe import Recipe
+from finetune.recipe import AnyRecipe, Recipe
 from finetune.recipe_files import keys, read_recipe, shipped
+from finetune.recipe_reader import ReaderRecipe
 from retriever.errors import BelegError, SettingsError
 
 
@@ -203,5 +204,60 @@ def test_the_digest_tells_recipes_apart(tmp_path: Path) -> None:
     assert one.digest() != read_recipe(plain(tmp_path), ["trainer.seed=1"]).digest()
 
 
-def test_every_key_says_what_it_does() -> None:
-    assert all(text for _, _, text in keys(Recipe))
+@pytest.mark.parametrize("kind", [Recipe, ReaderRecipe])
+def test_every_key_says_what_it_does(kind: type[AnyRecipe]) -> None:
+    assert all(text for _, _, text in keys(kind))
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("adaptor: {r: 3}", "adaptor is no key. Did you mean adapter?"),
+        ("adapter: {rank: 3}", "adapter.rank is no key."),
+        ("adapter: {type: lore}", "adapter.type: "),
+        ("loss: {weights: {copy: 0.1}}", "loss.weights.copy is no key. Did you mean loss.weights.copied?"),
+        ("copied: 0.1", "copied is no key. Did you mean loss.weights.copied?"),
+        ("negatives: {hard: 1}", "negatives is no key."),
+        ("trainer: {eval_passages: 3}", "trainer.eval_passages is no key."),
+        ("quantization: {bits: 3}", "quantization.bits: "),
+        ("quantization: {bits: 4}\nadapter: {type: none}", "a quantized model cannot be trained as a whole"),
+        ("quantization: {bits: 8}\nadapter: {type: adaption_prompt}", "not trained over quantized layers"),
+        ("passages: {count: []}", "passages.count"),
+        ("passages: {count: [0]}", "passages.count"),
+        ("passages: {golden: 1.5}", "passages.golden: "),
+        ("loss: {weights: {reasoning: 0, choice: 0, copied: 0, marks: 0, answer: 0}}", "nothing to learn"),
+        ("trainer: {epochs: 0}", "trainer.epochs: "),
+        ("preprocessing: {too_long: cut}", "preprocessing.too_long: "),
+        ("export: {quantizations: []}", "export.quantizations: "),
+    ],
+)
+def test_what_is_wrong_with_a_readers_recipe(tmp_path: Path, more: str, said: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read_recipe(write(tmp_path, f"task: reader\ndata: {{train: [a.jsonl]}}\n{more}\n"))
+    assert said in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ("{train: [a], split: none}", "set trainer.early_stopping to null"),
+        ("{train: [a], split: {shares: [0.9, 0, 0.1]}}", "set trainer.early_stopping to null"),
+        ("{train: [a], format: paragraphs}", "set loss.scope to full"),
+        ("{train: [a], format: chat}", "data.format: "),
+        ("{}", "there is no data"),
+    ],
+)
+def test_what_is_wrong_with_a_readers_data(tmp_path: Path, data: str, said: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read_recipe(write(tmp_path, f"task: reader\ndata: {data}\n"))
+    assert said in caught.value.message
+
+
+def test_passages_are_drawn_from_raft_rows_only(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="leave out passages"):
+        read_recipe("reader-instructions-smollm2", ["data.train=a.jsonl", "passages.golden=0.5"])
+
+
+def test_a_reader_knows_no_chunks(tmp_path: Path) -> None:
+    recipe = read_recipe("reader-raft-smollm2", ["data.train=a.jsonl"], defaults={"chunk_tokens": 99})
+    assert isinstance(recipe, ReaderRecipe)

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from selectolax.lexbor import LexborHTMLParser
 
-from finetune.charts import SERIES, change_chart, curve_chart, interval_chart, weight_chart
+from finetune.canvas import SERIES
+from finetune.charts import change_chart, curve_chart, interval_chart, weight_chart
 from finetune.data.schema import Answer, Context, Row
 from finetune.evaluate_retriever import Scores, Tuned, measure, systems_of, tune_alpha
 from finetune.report import compared, render, summary, write_report

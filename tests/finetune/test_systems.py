@@ -149,7 +149,8 @@ def test_a_candidate_is_opened_as_it_would_be_served(settings: Settings) -> None
         pass
     files = {"model-q4_1.gguf": file_hash(starter)}
     (export / "parity.json").write_text(json.dumps({"passed": True, "files": files}), encoding="utf-8")
-    (export / "export.json").write_text(json.dumps({"files": files, "base_fingerprint": "f"}), encoding="utf-8")
+    facts = {"files": files, "base_fingerprint": "f", "adapter_fingerprint": folder_fingerprint(export.parent / "model")}
+    (export / "export.json").write_text(json.dumps(facts), encoding="utf-8")
     (export / "calibration.json").write_text(json.dumps(asdict(Calibration(least_strength=0.0, shots=False))), encoding="utf-8")
     with open_system(settings, spec) as opened:
         assert opened.reader.engine.fingerprint == files["model-q4_1.gguf"]

@@ -244,7 +244,7 @@ def test_a_reranker(make: Make, tmp_path: Path) -> None:
     assert found.manifest.kind == "reranker"
     assert all(0 <= score <= 1 for score in judge.scores("where is the red lamp?", ["the red lamp", "x"]))
     assert found.manifest.measured("after") is not None
-    assert "line-ndcg" in (found.folder / "curve.svg").read_text()
+    assert "line-score" in (found.folder / "curve.svg").read_text()
     again = make(tmp_path / "again", "judge", task="reranker", **more).run()
     assert again.manifest.fingerprint == found.manifest.fingerprint
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,18 +61,16 @@ def test_the_last_whole_checkpoint(tmp_path: Path, tiny_encoder: Path) -> None:
         assert last_checkpoint(tmp_path) == str(ten), step
 
 
-class Saved:
-    """A model that writes a file, and then perhaps fails."""
+def saving(error: BaseException | None = None) -> Callable[[Path], None]:
+    """Return what writes a file, and then perhaps fails."""
 
-    def __init__(self, error: Exception | None = None) -> None:
-        self.error = error
+    def save(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "weights").write_text("x")
+        if error:
+            raise error
 
-    def save_pretrained(self, folder: str, *, create_model_card: bool) -> None:
-        assert not create_model_card
-        Path(folder).mkdir()
-        Path(folder, "weights").write_text("x")
-        if self.error:
-            raise self.error
+    return save
 
 
 def test_a_model_is_there_once_it_is_whole(tmp_path: Path) -> None:
@@ -79,12 +78,12 @@ def test_a_model_is_there_once_it_is_whole(tmp_path: Path) -> None:
 
     for error in (OSError(28, "No space left on device"), SafetensorError("No space left on device")):
         with pytest.raises(BelegError, match="No space left"):
-            keep(Saved(error), tmp_path / "model")
+            keep(saving(error), tmp_path / "model")
         assert not (tmp_path / "model").exists()
     with pytest.raises(KeyboardInterrupt):
-        keep(Saved(KeyboardInterrupt()), tmp_path / "model")  # type: ignore[arg-type]
+        keep(saving(KeyboardInterrupt()), tmp_path / "model")
     assert not (tmp_path / "model").exists()
-    keep(Saved(), tmp_path / "model")
+    keep(saving(), tmp_path / "model")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
@@ -136,7 +135,7 @@ def test_texts_are_shortened_for_training_only() -> None:
     [
         ([Point(2, 1.5), Point(4, 1.0, 1.01, 0.5), Point(6, 0.6), Point(8, 0.5, 0.51, 0.75)], {"training", "development"}),
         ([Point(1, 1.0)], {"training"}),
-        ([Point(1, dev_loss=1.0, ndcg=0.0)], {"development"}),
+        ([Point(1, dev_loss=1.0, score=0.0)], {"development"}),
     ],
 )
 def test_the_curve(tmp_path: Path, points: list[Point], labels: set[str]) -> None:

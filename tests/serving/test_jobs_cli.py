@@ -111,3 +111,28 @@ def test_cancelling_waiting_and_resuming(run: Callable[..., Result]) -> None:
     shown = json.loads(run("show", job, "--json").stdout)
     assert shown["arguments"] == {"chunk_tokens": 64, "encoder": str(Path.cwd())}
     assert [item["id"] for item in json.loads(run("list", "--json").stdout)["jobs"]] == [job]
+
+
+@pytest.mark.parametrize(
+    ("typed", "arguments"),
+    [
+        (("rollback",), {}),
+        (("rollback", "--reader"), {"which": "reader"}),
+        (("rollback", "--index"), {"which": "index"}),
+        (
+            ("train", "reader", "reader-raft-smollm2", "--set", "adapter.type=lora", "--name", "law"),
+            {"model": "reader", "recipe": "reader-raft-smollm2", "set": ["adapter.type=lora"], "name": "law"},
+        ),
+        (("export", "law"), {"candidate": "law", "quantize": []}),
+        (("export", "law", "--quantize", "q8_0", "--quantize", "f16"), {"candidate": "law", "quantize": ["q8_0", "f16"]}),
+        (("promote", "law", "--file", "model-f16.gguf"), {"candidate": "law", "file": "model-f16.gguf", "unmerged": False}),
+        (("promote", "law", "--unmerged"), {"candidate": "law", "unmerged": True}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_is_typed_is_what_is_queued(
+    run: Callable[..., Result], typed: tuple[str, ...], arguments: dict[str, object]
+) -> None:
+    job = json.loads(run(*typed, "--json").stdout)
+    assert job["kind"] == typed[0]
+    assert job["arguments"] == arguments

@@ -9,14 +9,20 @@ import pytest
 from click.testing import CliRunner
 from filelock import FileLock
 
+from finetune.candidate import Base, Manifest, open_candidate, write_manifest
 from finetune.cli_export import export
 from finetune.export import Export, ExportRefused
+from finetune.exportable import exportable
 from finetune.merge import open_adapter
+from finetune.parity.cases import CASES
 from finetune.parity.limits import Effort
 from finetune.parity.result import Cause
+from finetune.raft.row import Passage, RaftRow, write_raft
+from finetune.servable import exported
 from reader.engine.weights import open_base
-from retriever.errors import BelegError, ModelError
-from retriever.models import file_hash
+from reader.quotes import Span
+from retriever.errors import BelegError, ModelError, SettingsError
+from retriever.models import file_hash, folder_fingerprint
 
 EFFORT = Effort(rendered=12, short=2, full=1, tail=16, context=1536, answers=2, answer_tokens=12)
 
@@ -177,3 +183,93 @@ def test_prompts_that_are_not_utf_8(tiny_base: Path, lora: Path, tmp_path: Path)
 def test_options_that_exclude_each_other(tiny_base: Path, lora: Path, tmp_path: Path) -> None:
     result = run(str(lora), "--base", str(tiny_base), "--out", "o", "--adapter-only", "--quantize", "q8_0")
     assert result.exit_code == 2
+
+
+PASSAGE = "Guests pay 9.40 euros. Staff pay 6.80 euros."
+RECIPE = {"prompt": {"chain_of_thought": True}, "export": {"quantizations": ["f16"], "merge": "original"}}
+
+
+class TestCandidate:
+    """What a candidate's manifest says need not be typed."""
+
+    @pytest.fixture
+    def folder(self, tiny_base: Path, lora: Path, tmp_path: Path) -> Path:
+        folder = tmp_path / "data" / "candidates" / "law"
+        shutil.copytree(lora, folder / "model")
+        (folder / "model" / "calibration.json").write_text('{"shots": false, "quotable": 3}')
+        passage = Passage(PASSAGE, "Canteen", (), "golden", "a.txt", 0, len(PASSAGE), "en")
+        silent = RaftRow("0", "Who pays?", (passage,), None, (), "", "", abstains=True)
+        told = RaftRow("1", "What do guests pay?", (passage,), 1, (Span(1, 0, 22),), "", "9.40 euros", abstains=False)
+        write_raft(folder / "test.jsonl", [silent, told])
+        self.describe(folder, tiny_base)
+        return folder
+
+    def describe(self, folder: Path, base: Path, **more: Any) -> None:
+        facts = {"kind": "reader", "name": "law", "created": "2026-11-21T10:00:00+00:00", "recipe": RECIPE, "prompt": "p"}
+        facts["base"] = Base(reference=str(base), fingerprint=open_base(str(base)).fingerprint)
+        facts["fingerprint"] = folder_fingerprint(folder / "model")
+        write_manifest(folder, Manifest.model_validate(facts | more))
+
+    def test_by_its_name(self, folder: Path) -> None:
+        result = run("law", "--context", "1024", "--json")
+        assert result.exit_code == 0, (result.output, result.exception)
+        told = json.loads(result.stdout)
+        assert (told["folder"], list(told["files"]), told["merged"]) == (str(folder / "export"), ["model-f16.gguf"], "original")
+        calibration = (folder / "export" / "calibration.json").read_bytes()
+        assert calibration == (folder / "model" / "calibration.json").read_bytes()
+        candidate = open_candidate("law", folder.parents[1])
+        assert exported(candidate).reader == str(folder / "export" / "model-f16.gguf")
+        parity = json.loads((folder / "export" / "parity.json").read_text())
+        assert parity["adapter"] == "law"
+        # Once more, and nothing is written over.
+        assert "exists already" in str(run("law").exception)
+        # Another training under the same name is not what was exported.
+        (folder / "model" / "adapter_config.json").write_text((folder / "model" / "adapter_config.json").read_text() + " ")
+        self.describe(folder, Path(candidate.manifest.base.reference))
+        with pytest.raises(ModelError, match="is of another model"):
+            exported(open_candidate("law", folder.parents[1]))
+
+    def test_what_is_typed_wins(self, folder: Path, tiny_base: Path, tmp_path: Path) -> None:
+        moved = shutil.copytree(tiny_base, tmp_path / "moved")
+        found = exportable("law", tmp_path / "data", base=str(moved), out=tmp_path / "out", bits=4)
+        assert (found.base.folder, found.out, found.adapter.bits) == (moved, tmp_path / "out", 4)
+        by_folder = exportable(str(folder), tmp_path / "data")
+        assert (by_folder.out, by_folder.kinds, by_folder.merging) == (folder / "export", ("f16",), "original")
+
+    def test_its_held_out_rows_are_asked_first(self, folder: Path, tmp_path: Path) -> None:
+        told, silent, *ours = exportable("law", tmp_path / "data").cases
+        assert told.answer == "Passage 1: ##begin_quote##Guests pay 9.40 euros.##end_quote##\n<ANSWER>: 9.40 euros"
+        assert (silent.question, silent.answer) == ("Who pays?", "<ANSWER>: NOT FOUND")
+        assert told.hits[0].text == PASSAGE
+        assert tuple(ours) == CASES
+        self.describe(folder, Path(exportable("law", tmp_path / "data").base.reference),
+                      recipe={"prompt": {"chain_of_thought": False}})  # fmt: skip
+        bare = exportable("law", tmp_path / "data")
+        assert bare.cases[0].answer == "<ANSWER>: 9.40 euros"
+        assert (bare.kinds, bare.merging) == (("q8_0",), "best")
+        (folder / "test.jsonl").write_text("")
+        assert exportable("law", tmp_path / "data").cases == CASES
+
+    def test_what_does_not_belong_together(self, folder: Path, tiny_base: Path, lora: Path, tmp_path: Path) -> None:
+        data = tmp_path / "data"
+        other = shutil.copytree(tiny_base, tmp_path / "other")
+        (other / "generation_config.json").write_text("{}")
+        with pytest.raises(ModelError, match="not the one that law was trained on"):
+            exportable("law", data, base=str(other))
+        with pytest.raises(ModelError, match="There is no candidate lax") as caught:
+            exportable("lax", data)
+        assert "Did you mean law?" in caught.value.way_out
+        with pytest.raises(SettingsError, match="is no candidate") as lacking:
+            exportable(str(lora), data)
+        assert lacking.value.way_out == "Give --base and --out."
+        self.describe(folder, tiny_base, kind="retriever", chunk={"tokens": 200, "overlap": 30})
+        with pytest.raises(ModelError, match="law is a retriever; only readers are exported"):
+            exportable("law", data)
+        (folder / "manifest.json").unlink()
+        with pytest.raises(ModelError, match="its training has not ended"):
+            exportable("law", data)
+        assert exportable("law", data, base=str(tiny_base), out=tmp_path / "out").cases == CASES
+        (folder / "model" / "adapter_model.safetensors").write_bytes(b"x")
+        self.describe(folder, tiny_base, fingerprint="f")
+        with pytest.raises(ModelError, match="not those that were measured"):
+            exportable("law", data)

@@ -12,6 +12,7 @@ import pytest
 
 from finetune.gguf import convert, convert_adapter
 from finetune.merge import keep_tokenizer, merge, open_adapter
+from finetune.parity.cases import CASES, Case
 from finetune.parity.gate import Gate
 from finetune.parity.limits import Effort
 from finetune.parity.result import Cause, Parity
@@ -46,6 +47,18 @@ def edited(source: Path, folder: Path, key: str, change: Callable[[Any], None]) 
     for part in field.data:
         change(field.parts[part])
     return path
+
+
+def test_prompts_are_those_that_the_reader_was_trained_with(tiny_base: Path, lora: Path) -> None:
+    learnt = Case(CASES[0].question, CASES[0].hits, "<ANSWER>: Mrs Amadi")
+    with_shots, without = (open_gate(tiny_base, lora, cases=(learnt, *CASES), shots=shots) for shots in (True, False))
+    first = without.reference.tokenizer.decode(without.probes[0].tokens)
+    assert first.endswith("<ANSWER>: Mrs Amadi")
+    assert "canteen" not in first.lower()
+    assert len(with_shots.probes[0].tokens) > len(without.probes[0].tokens) + 300
+    # The rest of the short ones, and those that fill the context, are answered by their last passage.
+    assert len(without.probes) == EFFORT.short + EFFORT.full
+    assert all("##begin_quote##" in without.reference.tokenizer.decode(probe.tokens[-64:]) for probe in without.probes[1:])
 
 
 def test_a_healthy_export_passes(tiny_base: Path, lora: Path, merged: Path, f16: Path, q8: Path) -> None:
