@@ -213,7 +213,8 @@ def read_manifest(folder: Path) -> Manifest:
         if field == "format":
             raise ModelError(f"{path} has a format that this version does not know.", way_out="Upgrade Beleg.") from error
         raise ModelError(
-            f"{path}: {f'{field}: ' if field else ''}{first['msg']}.", way_out="Train it again, or mend the file."
+            f"{path}: {f'{field}: ' if field else ''}{first['msg']}.",
+            way_out=f"Mend the file, or delete {folder} and train it again.",
         ) from error
 
 
@@ -230,11 +231,13 @@ def open_candidate(reference: str | Path, data_dir: Path) -> Candidate:
     folder = folder.resolve()
     candidate = Candidate(folder, read_manifest(folder))
     if not candidate.model.is_dir():
-        raise ModelError(f"{folder} has no model: its folder `model` is missing.", way_out="Train it again.")
+        raise ModelError(
+            f"{folder} has no model: its folder `model` is missing.", way_out=f"Delete {folder}, and train it again."
+        )
     if folder_fingerprint(candidate.model) != candidate.manifest.fingerprint:
         raise ModelError(
             f"The files in {candidate.model} are not those that were measured: their fingerprint is not the manifest's.",
-            way_out="Bring the files back, or train it again.",
+            way_out=f"Bring the files back, or delete {folder} and train it again.",
         )
     return candidate
 

@@ -99,7 +99,7 @@ def open_adapter(folder: Path, *, bits: int | None = None) -> Adapter:
         raise ModelError(
             f"{folder} is an adapter of kind {kind}, which adds to what layers compute instead of to their weights: "
             "it cannot be merged, so there is no GGUF of it.",
-            way_out="Serve it unmerged with transformers, or train a LoRA.",
+            way_out="Have it served unmerged by transformers (`beleg promote NAME --unmerged`), or train a LoRA.",
         )
     if not any((folder / name).is_file() for name in ("adapter_model.safetensors", "adapter_model.bin")):
         raise ModelError(f"{folder} has no adapter_model.safetensors.", way_out="Train the adapter again.")

@@ -55,6 +55,12 @@ class Judged:
         found = [verdict.why(name) for verdict in (self.served, self.base) if verdict and not verdict.passed]
         if self.wrong_quotes:
             found.append(f"{self.wrong_quotes} of its answers quote what does not stand in the passage.")
+        # A failure scores nothing: whoever fails less would win by that alone.
+        found += [
+            f"The comparison is unfair: {who} failed on {count} questions."
+            for who, count in self.failed.items()
+            if count > self.failed.get("candidate", 0)
+        ]
         found += [f"It abstains more wrongly: {verdict}." for verdict in self.abstention if verdict.worse_for_sure]
         return found
 
@@ -132,6 +138,8 @@ class ReaderPromotion:
             if not self.dry:
                 settle(self.settings, self.releases)
             asked = self._asked()
+            if asked:
+                base_of(self.candidate)  # before anybody waits for answers
             attempt, answered = self._try(asked, now)
             if attempt.same(now):
                 return ReaderOutcome("live", already=True)

@@ -23,7 +23,7 @@ def sources(origins: Iterable[str]) -> list[Source]:
     for origin in origins:
         name = origin.partition(", line ")[0]
         counts[name] = counts.get(name, 0) + 1
-    return [Source(name=name, sha256=_hash(Path(name)), rows=rows) for name, rows in counts.items()]
+    return [Source(name=Path(name).name, sha256=_hash(Path(name)), rows=rows) for name, rows in counts.items()]
 
 
 def commit() -> str | None:

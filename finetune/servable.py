@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from finetune.candidate import Candidate
@@ -82,7 +83,10 @@ def unmerged(candidate: Candidate) -> Servable:
     about = (
         f"{candidate.name} is served unmerged by transformers{f' in {bits} bits' if bits else ''}, which no parity gate proves"
     )
-    return Servable(str(candidate.model), base.reference if adapter else "", bits, about)
+    path = Path(base.reference).expanduser()
+    # A server may be started elsewhere.
+    reference = str(path.resolve()) if path.exists() else base.reference
+    return Servable(str(candidate.model), reference if adapter else "", bits, about)
 
 
 def base_of(candidate: Candidate, reference: str | None = None) -> Base:

@@ -50,6 +50,8 @@ def roll_back(settings: Settings, releases: Releases) -> Back:
         while live:
             try:
                 locate(live.reader)
+                if live.base:
+                    locate(live.base)
                 break
             except ModelError as error:
                 skipped.append((live, error.message))

@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 
 from finetune.raft.row import RaftRow, hits_of, target
 from finetune.recipe_reader import ReaderRecipe
-from finetune.sft.drawing import drawn, only, plain
+from finetune.sft.drawing import drawn, held, only, plain
 from finetune.sft.parts import Paragraph, ReaderParts
 from finetune.sft.weighing import weights_of
 from finetune.training import Watch
@@ -164,7 +164,7 @@ class _Making:
                 return row, self._sequence(row)
             except PromptTooLong:
                 shown = range(1, len(row.passages) + 1)
-                others = [number for number in shown if number != row.golden]
+                others = [number for number in shown if number not in held(row)]
                 if self.recipe.preprocessing.too_long == "fewer" and len(shown) > 1 and others:
                     row = only(row, [number for number in shown if number != others[-1]])
                     self.fewer += 1

@@ -56,13 +56,23 @@ class Measuring:
     rows: int = 60
     open_encoder: Callable[..., Encoder] = field(default=open_encoder)
 
-    def run(self, recipe: ReaderRecipe, model: Path, dev: Sequence[RaftRow], test: Sequence[RaftRow], watch: Watch) -> Measured:
+    def run(
+        self,
+        recipe: ReaderRecipe,
+        usage: Calibration,
+        model: Path,
+        dev: Sequence[RaftRow],
+        test: Sequence[RaftRow],
+        watch: Watch,
+    ) -> Measured:
         """Find out how the model in a folder is best used, and measure it against its base.
+
+        Args:
+            usage: what it has learnt to do; see `usage_of`.
 
         Raises:
             BelegError: a model cannot be opened, or fails.
         """
-        usage = usage_of(recipe)
         drawn = random.Random(0)
         chosen_by = drawn.sample(list(dev), min(_ROWS, len(dev)))
         asked = drawn.sample(list(test), min(self.rows, len(test)))
@@ -131,9 +141,13 @@ class Measuring:
             engine.close()
 
 
-def usage_of(recipe: ReaderRecipe) -> Calibration:
-    """Return how a reader is used that was trained by a recipe: it may do what it has learnt."""
-    abstains = recipe.data.format == "raft" and (recipe.passages.golden is None or recipe.passages.golden < 1)
+def usage_of(recipe: ReaderRecipe, rows: Sequence[RaftRow] = ()) -> Calibration:
+    """Return how a reader is used that was trained by a recipe on rows: it may do what it has learnt."""
     if recipe.data.format == "paragraphs":
         return Calibration()
-    return Calibration(may_abstain=abstains, reasoning=False, shots=recipe.prompt.shots)
+    lost = recipe.passages.golden is not None and recipe.passages.golden < 1
+    return Calibration(
+        may_abstain=lost or any(row.abstains for row in rows),
+        reasoning=recipe.prompt.chain_of_thought and any(row.reasoning for row in rows),
+        shots=recipe.prompt.shots,
+    )

@@ -128,7 +128,18 @@ def _divided(
             report = made.report()
             train, own_dev, own_test = ([of[id(row)] for row in part] for part in (made.train, made.dev, made.test))
             dev, test = dev or own_dev, test or own_test
+    seen = {_about(proxy(one)) for one in train}
+    both = sorted(seen.intersection(_about(proxy(one)) for one in (*dev, *test)))
+    if both:
+        raise BelegError(
+            f"{len(both)} documents are both trained on and measured on, such as {both[0]}.",
+            way_out="Name other files in data.dev and data.test, or leave them out to have data.train split.",
+        )
     return _Divided(train[: data.limit], dev, test), report
+
+
+def _about(row: Row) -> str:
+    return row.document or row.question
 
 
 def _of_row(row: RaftRow) -> Row:

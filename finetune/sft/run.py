@@ -11,7 +11,7 @@ import json
 import shutil
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +21,7 @@ from finetune.candidate import Base, Candidate, Data, Manifest, read_manifest, w
 from finetune.claim import check_name, claimed, write_whole
 from finetune.provenance import commit, machine, sources
 from finetune.raft.row import write_raft
-from finetune.recipe_reader import ReaderRecipe
+from finetune.recipe_reader import ReaderData, ReaderRecipe
 from finetune.sft.adalora import unpruned
 from finetune.sft.examples import Laid, lay_out
 from finetune.sft.measuring import Measured, Measuring, usage_of
@@ -74,7 +74,9 @@ class ReaderTraining:
         # The rows count, not by what names they were found.
         named = self.recipe.data.model_copy(update={"train": (), "dev": (), "test": ()})
         recipe = self.recipe.model_copy(update={"data": named})
-        together = hashlib.sha256(f"{recipe.digest()} {digest} {base.fingerprint}".encode()).hexdigest()[:8]
+        # A newer Beleg may ask in other words: what was begun with the old ones is another training.
+        asked = fingerprint(tokenizer_of(recipe), shots=usage_of(recipe).shots)
+        together = hashlib.sha256(f"{recipe.digest()} {digest} {base.fingerprint} {asked}".encode()).hexdigest()[:8]
         folder = self.candidates / (self.name or f"reader-{together}")
         with claimed(folder, together) as open_:
             if not open_:
@@ -105,14 +107,16 @@ class ReaderTraining:
         begun = time.monotonic()
         recipe, watch = self.recipe, self.watch
         learner = tokenizer_of(recipe)
-        write_raft(folder / "test.jsonl", parts.test)
+        # Without the paths that they came from: a candidate may be passed on.
+        write_raft(folder / "test.jsonl", [replace(row, origin="") for row in parts.test])
         if not (folder / "model").exists():
             laid = lay_out(recipe, parts, learner, watch)
             self._tell_laid(laid)
             self._learn(folder, laid, learner)
-        found = Measured(usage_of(recipe), {})
+            _free_memory()
+        found = Measured(usage_of(recipe, parts.train), {})
         if self.measuring:
-            found = self.measuring.run(recipe, folder / "model", parts.dev, parts.test, watch)
+            found = self.measuring.run(recipe, found.usage, folder / "model", parts.dev, parts.test, watch)
         write_calibration(folder / "model", found.usage)
         manifest = Manifest(
             kind="reader",
@@ -128,9 +132,9 @@ class ReaderTraining:
                 dev=len(parts.dev) + len(parts.paragraphs.dev),
                 test=len(parts.test) + len(parts.paragraphs.test),
             ),
-            recipe=recipe.model_dump(mode="json"),
+            recipe=recipe.model_copy(update={"data": _only_names(recipe.data)}).model_dump(mode="json"),
             metrics=found.metrics,
-            prompt=fingerprint(learner, shots=recipe.prompt.shots),
+            prompt=fingerprint(learner, shots=found.usage.shots),
             commit=commit(),
             version=version("beleg"),
             seconds=round(time.monotonic() - begun, 1),
@@ -168,6 +172,24 @@ class ReaderTraining:
                 curve(points, folder / "curve.svg", title=folder.name, measure="F1 of samples")
                 write_whole(folder / "curve.json", json.dumps([asdict(point) for point in points]) + "\n")
             write_samples(folder / "samples.jsonl", folder.name)
+
+
+def _only_names(data: ReaderData) -> ReaderData:
+    """Return where data came from without the folders; hashes tell what it was."""
+    return data.model_copy(
+        update={part: tuple(Path(name).name for name in getattr(data, part)) for part in ("train", "dev", "test")}
+    )
+
+
+def _free_memory() -> None:
+    """Let go of what training held: the next model may not fit beside it."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _save(recipe: ReaderRecipe, model: Any, learner: Learner, to: Path) -> None:

@@ -94,7 +94,7 @@ def _arguments(recipe: ReaderRecipe, folder: Path, *, dev: bool) -> SFTConfig:
     from trl.trainer.sft_config import SFTConfig
 
     wanted = recipe.trainer
-    return SFTConfig(
+    made = SFTConfig(
         **{
             **arguments(recipe, folder, dev=dev, metric=_METRIC, greater=False),
             "num_train_epochs": 1,  # all epochs are laid out one after the other
@@ -108,6 +108,9 @@ def _arguments(recipe: ReaderRecipe, folder: Path, *, dev: bool) -> SFTConfig:
             "max_length": None,
         }
     )
+    # The loss calls the model's own parts, which DataParallel hides: one GPU is used, however many there are.
+    made._n_gpu = min(made.n_gpu, 1)
+    return made
 
 
 @contextmanager

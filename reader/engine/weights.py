@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from retriever.errors import ModelError
-from retriever.models import folder_fingerprint, locate, weights_in
+from retriever.models import file_hash, folder_fingerprint, locate, weights_in
 
 __all__ = [
     "Base",
@@ -48,8 +48,8 @@ class Base:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over its files."""
-        return folder_fingerprint(self.folder)
+        """SHA-256 over its files; of a GGUF file, its own: other models may lie beside it."""
+        return file_hash(self.folder / self.gguf) if self.gguf else folder_fingerprint(self.folder)
 
 
 def open_base(reference: str) -> Base:

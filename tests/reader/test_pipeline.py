@@ -110,6 +110,11 @@ def test_quotes_are_placed_in_the_stored_document(open_pipeline: Open) -> None:
     assert quote.source.endswith("reisen.md")
 
 
+def test_a_quote_under_a_wrong_number_is_proven_where_it_stands(open_pipeline: Open) -> None:
+    (quote,) = open_pipeline(quoting(KILOMETRE, "0,30 Euro", passage=99)).answer(ASKED).quotes
+    assert (quote.text, quote.source.endswith("reisen.md")) == (KILOMETRE, True)
+
+
 def abstention(pipeline: Pipeline, question: str = ASKED) -> Answer:
     answer = pipeline.answer(question)
     assert answer.abstained
@@ -149,7 +154,6 @@ def test_not_in_passages(open_pipeline: Open) -> None:
         quoting("Für Fahrten mit dem eigenen Pkw werden 0,50 Euro je Kilometer erstattet.", "0,50 Euro"),
         quoting(KILOMETRE, ""),
         quoting(" ", "0,30 Euro"),
-        quoting(KILOMETRE, "0,30 Euro", passage=99),
         f"Passage 1: ##begin_quote##{KILOMETRE}",
     ],
 )
