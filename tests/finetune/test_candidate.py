@@ -144,7 +144,7 @@ def test_all_of_them(make: Make, tmp_path: Path) -> None:
     (tmp_path / "candidates" / "a file").write_text("")
     found, problems = list_candidates(tmp_path)
     assert [candidate.name for candidate in found] == ["b", "a"]
-    assert [str(problem).count("broken") for problem in problems] == [1]
+    assert ["broken" in str(problem) for problem in problems] == [True]
 
 
 def test_a_disk_that_refuses(make: Make, tmp_path: Path) -> None:

@@ -222,23 +222,23 @@ def test_a_killed_run_goes_on(
 ) -> None:
     out = tmp_path / "out"
     kept = out / "answers.jsonl"
-    command = [beleg_command, "evaluate", "reader", examples, "--limit", "2", "--out", out]
+    command = [beleg_command, "evaluate", "reader", examples, "--limit", "4", "--out", out]
     environment = beleg_environment({"BELEG_DATA_DIR": str(tmp_path / "data"), "BELEG_THREADS": "1"})
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         deadline = time.monotonic() + 120
-        while not (kept.exists() and kept.read_bytes().count(b"\n") >= 2) and time.monotonic() < deadline:
+        while not (kept.exists() and kept.read_bytes().count(b"\n") >= 1) and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         told = process.communicate(timeout=60)[1].decode()
         assert process.returncode not in (0, None)
     before = kept.read_bytes()
-    assert before.count(b"\n") >= 2
+    assert 1 <= before.count(b"\n") < 4
     assert f"kept in {out}: the same command goes on" in " ".join(told.split())
     done = beleg(*command[1:], "--json", data_dir=tmp_path / "data", threads=1)
     assert done.returncode == 0, done.stderr
     assert kept.read_bytes().startswith(before)
     (system,) = json.loads(done.stdout)["systems"]
-    assert system["asked"] == 2
+    assert system["asked"] == 4
     assert system["measures"]["quote_valid"]["value"] == 1
 
 

@@ -20,6 +20,7 @@ from finetune.raft.row import Passage, RaftRow, write_raft
 from finetune.servable import Servable, exported, unmerged
 from finetune.verdict import Verdict
 from reader.engine.base import Prompt
+from reader.engine.weights import open_base
 from reader.errors import EngineError
 from reader.prompt import fingerprint
 from reader.quotes import Span
@@ -117,7 +118,7 @@ class House:
             write_raft(folder / "test.jsonl", given)
         facts = {
             "kind": "reader", "name": name, "created": "2026-11-21T10:00:00+00:00", "recipe": recipe or {},
-            "base": Base(reference=str(self.base), fingerprint=folder_fingerprint(self.base)),
+            "base": Base(reference=str(self.base), fingerprint=open_base(str(self.base)).fingerprint),
             "fingerprint": folder_fingerprint(folder / "model"), "prompt": PROMPT[False],
             "metrics": {"before": {"f1": 0.25}, "after": {"f1": 0.75}},
         }  # fmt: skip
@@ -132,7 +133,7 @@ class House:
             (folder / file).write_text(text)
         hashes = {file: hashlib.sha256(text.encode()).hexdigest() for file, text in files.items()}
         facts = {
-            "files": hashes, "base_fingerprint": folder_fingerprint(self.base), "way": "original",
+            "files": hashes, "base_fingerprint": open_base(str(self.base)).fingerprint, "way": "original",
             "adapter_fingerprint": folder_fingerprint(folder.parent / "model"),
         }  # fmt: skip
         (folder / "export.json").write_text(json.dumps(facts | more))
@@ -333,8 +334,7 @@ class TestWhatIsChecked:
 
     def test_another_base(self, house: House) -> None:
         house.candidate()
-        # Of another length: hashes of files that a process has seen are remembered.
-        (house.base / "more.json").write_text("{}")
+        change(house.base)
         self.refused(house, "not the one that tuned was trained on")
 
     def test_no_export(self, house: House) -> None:
@@ -417,9 +417,15 @@ class TestUnmerged:
 
     def test_another_base(self, house: House) -> None:
         house.candidate()
-        (house.base / "more.json").write_text("{}")
+        change(house.base)
         with pytest.raises(ModelError, match="not the one that tuned was trained on"):
             unmerged(house.open("tuned"))
+
+
+def change(base: Path) -> None:
+    """Make another file of a base's GGUF."""
+    file = next(base.glob("*.gguf"))
+    file.write_bytes(file.read_bytes() + b"more")
 
 
 class Killed(BaseException):

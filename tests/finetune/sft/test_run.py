@@ -99,7 +99,7 @@ def test_what_it_leaves(trained: Candidate, llama: Path, raft_file: Path) -> Non
     held = read_raft(folder / "test.jsonl")
     assert len(held) == 8
     usage = read_calibration(folder, manifest.fingerprint, trained.model)
-    assert (usage.may_abstain, usage.reasoning, usage.shots, usage.quotable) == (True, False, False, 0)
+    assert (usage.may_abstain, usage.reasoning, usage.shots, usage.quotable) == (True, True, False, 0)
 
 
 def test_it_learns(trained: Candidate) -> None:
