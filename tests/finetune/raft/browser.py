@@ -76,10 +76,13 @@ class Browser:
         return answer["result"].get("value")
 
     def until(self, script: str, expected: Any) -> None:
-        """Wait until a script gives what is expected."""
-        found = None
+        """Wait until a script gives what is expected; before the page has loaded it may well fail."""
+        found: Any = None
         for _ in range(300):
-            found = self.run(script)
+            try:
+                found = self.run(script)
+            except AssertionError as error:
+                found = error
             if found == expected:
                 return
             time.sleep(0.1)
