@@ -72,13 +72,10 @@ def grammar(hits: Sequence[Hit], freedom: Freedom, *, evidence: Sequence[Span] |
         rules.append(f"answer: ({thought}step){{1,{_MOST_QUOTES}}} {_literal(ANSWER + ' ')} FREE")
         rules.append("step: " + " | ".join(f"step_{way}" for way in ways))
         rules.append(r"FREE: /[^\s<#][^\n<#]{0,400}/")
-    # Which number it writes binds nobody: small models copy better than they count, and `prove` finds where a quote stands.
-    rules.append("number: " + " | ".join(_literal(str(number)) for number in sorted({span.passage for span in spans})))
     for way, span in enumerate(spans):
         hit = hits[span.passage - 1]
         text = hit.text[span.start : span.end]
-        begin, end = _literal(f": {OPEN}"), _literal(f"{CLOSE}\n")
-        rules.append(f"step_{way}: {_literal('Passage ')} number {begin} quote_{way} {end}")
+        rules.append(f"step_{way}: {_literal(f'Passage {span.passage}: {OPEN}')} quote_{way} {_literal(CLOSE + chr(10))}")
         rules += _runs_of(f"quote_{way}", text, hit.language)
         if freedom.extractive:
             rules += _some_of(f"WORDS_{way}", r"\S(.|\n)*", "substring_words", text)
