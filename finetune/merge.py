@@ -19,7 +19,7 @@ from finetune.pieces import complete_sentencepiece
 from reader.engine.weights import Base, adapt, first_line, forget_quantization, load_base, load_tokenizer, quietly
 from retriever.errors import ModelError
 
-__all__ = ["FULL", "Adapter", "Way", "keep_tokenizer", "load_merged", "merge", "open_adapter", "write_base"]
+__all__ = ["FULL", "Adapter", "Way", "keep_tokenizer", "load_merged", "merge", "open_adapter", "trained_bits", "write_base"]
 
 Way = Literal["original", "dequantized"]
 """Onto which base: as it was published, or as training saw it, rounded to 4 or 8 bits and made floating-point again."""
@@ -79,7 +79,7 @@ def open_adapter(folder: Path, *, bits: int | None = None) -> Adapter:
     """
     if (folder / "model").is_dir() and not (folder / "adapter_config.json").exists():
         folder = folder / "model"
-    bits = bits or _trained_bits(folder)
+    bits = bits or trained_bits(folder)
     path = folder / "adapter_config.json"
     if not path.exists():
         if (folder / "config.json").is_file():
@@ -177,8 +177,8 @@ def _generation_of(base: Base, adapter: Adapter) -> Path | None:
     return next((folder / _GENERATION for folder in (adapter.folder, base.folder) if (folder / _GENERATION).is_file()), None)
 
 
-def _trained_bits(folder: Path) -> int | None:
-    """Look into the manifest that training leaves."""
+def trained_bits(folder: Path) -> int | None:
+    """Return to how many bits a base was quantized while it was trained, by the manifest that training leaves; None if not."""
     for path in (folder / "manifest.json", folder.parent / "manifest.json"):
         with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
             bits = (json.loads(path.read_text(encoding="utf-8")).get("recipe", {}).get("quantization") or {}).get("bits")

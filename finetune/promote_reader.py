@@ -15,9 +15,10 @@ from typing import Literal
 
 from finetune.candidate import Candidate
 from finetune.measures import parse_weights, per_question, weighted_total
+from finetune.merge import trained_bits
 from finetune.raft.row import read_raft
 from finetune.reading import Asked, answer_all, asked_of
-from finetune.servable import Servable, base_of, trained_bits
+from finetune.servable import Servable, base_of
 from finetune.verdict import NOTHING_HELD_OUT, Verdict, compare, refuse
 from reader.answering import Reader
 from reader.calibration import Calibration
@@ -236,7 +237,7 @@ class ReaderPromotion:
     def _open_base(self) -> Reader:
         base = base_of(self.candidate)
         # As it was trained upon: the whole one may not fit the memory that the quantized one did.
-        return self._open(base.reference, bits=0 if base.gguf else trained_bits(self.candidate))
+        return self._open(base.reference, bits=0 if base.gguf else trained_bits(self.candidate.folder) or 0)
 
     def _decide(self, judged: Judged | None, facts: Mapping[str, object]) -> None:
         """Refuse what is not better, unless somebody answers for it."""

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from finetune.candidate import Candidate
+from finetune.merge import trained_bits
 from reader.engine.weights import Base, open_base
 from retriever.errors import ModelError, SettingsError
 from retriever.models import file_hash
 
-__all__ = ["Servable", "base_of", "exported", "trained_bits", "unmerged"]
+__all__ = ["Servable", "base_of", "exported", "unmerged"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ def unmerged(candidate: Candidate) -> Servable:
     Raises:
         ModelError: its base is not on this machine, or not the one that it was trained on.
     """
-    bits, base = trained_bits(candidate), base_of(candidate)
+    bits, base = trained_bits(candidate.folder) or 0, base_of(candidate)
     adapter = (candidate.model / "adapter_config.json").is_file()
     about = (
         f"{candidate.name} is served unmerged by transformers{f' in {bits} bits' if bits else ''}, which no parity gate proves"
@@ -105,13 +106,6 @@ def base_of(candidate: Candidate, reference: str | None = None) -> Base:
             way_out="Bring back the base's version of that time, or train it again.",
         )
     return base
-
-
-def trained_bits(candidate: Candidate) -> int:
-    """Return to how many bits its base was quantized while it was trained; 0 if it was not."""
-    quantization = candidate.manifest.recipe.get("quantization")
-    bits = quantization.get("bits") if isinstance(quantization, dict) else None
-    return bits if bits in (4, 8) else 0
 
 
 def _read(candidate: Candidate, file: str) -> dict[str, Any]:
