@@ -75,14 +75,15 @@ class ReaderTraining:
         named = self.recipe.data.model_copy(update={"train": (), "dev": (), "test": ()})
         recipe = self.recipe.model_copy(update={"data": named})
         # A newer Beleg may ask in other words: what was begun with the old ones is another training.
-        asked = fingerprint(tokenizer_of(recipe), shots=usage_of(recipe).shots)
+        learner = tokenizer_of(recipe)
+        asked = fingerprint(learner, shots=usage_of(recipe).shots)
         together = hashlib.sha256(f"{recipe.digest()} {digest} {base.fingerprint} {asked}".encode()).hexdigest()[:8]
         folder = self.candidates / (self.name or f"reader-{together}")
         with claimed(folder, together) as open_:
             if not open_:
                 self.watch.on_note(f"{folder.name} was trained before, by the same recipe on the same rows")
                 return Candidate(folder, read_manifest(folder))
-            return self._train(folder, parts, digest)
+            return self._train(folder, parts, learner, digest)
 
     def _tell(self, parts: ReaderParts) -> None:
         self.left_out += parts.problems
@@ -103,10 +104,9 @@ class ReaderTraining:
         if not parts.test:
             self.watch.on_note("no test rows: the gate will not let this candidate pass by itself")
 
-    def _train(self, folder: Path, parts: ReaderParts, digest: str) -> Candidate:
+    def _train(self, folder: Path, parts: ReaderParts, learner: Learner, digest: str) -> Candidate:
         begun = time.monotonic()
         recipe, watch = self.recipe, self.watch
-        learner = tokenizer_of(recipe)
         # Without the paths that they came from: a candidate may be passed on.
         write_raft(folder / "test.jsonl", [replace(row, origin="") for row in parts.test])
         if not (folder / "model").exists():
