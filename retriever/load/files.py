@@ -8,11 +8,12 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from retriever.errors import LoadError
-from retriever.load.normal import Extract, one_line
+from retriever.load import html, markdown, pdf, text
+from retriever.load.normal import Extract, Unreadable, one_line
 from retriever.schema import Document, document_id
 
 __all__ = ["KINDS", "content_hash", "discover", "load"]
@@ -27,6 +28,16 @@ KINDS = {
     ".txt": "text",
     ".text": "text",
 }
+"""Suffix, lower case, to the kind of file that it says."""
+
+_READERS: Mapping[str, Callable[[bytes], Extract]] = {
+    "pdf": pdf.read,
+    "html": html.read,
+    "markdown": markdown.read,
+    "text": text.read,
+}
+"""What reads each kind, raising `Unreadable` for a file that it cannot; heavy parsers are imported when first needed."""
+
 _BLOCK = 1 << 20
 
 
@@ -166,22 +177,15 @@ def _read(path: Path, source: str, max_bytes: int) -> bytes:
 
 
 def _extract(data: bytes, kind: str, source: str) -> Extract:
-    from retriever.load import html, markdown, pdf, text
-
     is_pdf = pdf.is_pdf(data)
     if is_pdf and kind != "pdf" and data.lstrip().startswith(b"%PDF-"):
         raise LoadError(source, "the file is a PDF, its name says otherwise", way_out="Rename it to end in .pdf.")
     if kind == "pdf" and not is_pdf:
         raise LoadError(source, "the file is no PDF, its name says otherwise", way_out="Rename it, or export it again.")
-    readers = {"pdf": pdf.read, "html": html.read, "markdown": markdown.read, "text": text.read}
     try:
-        return readers[kind](data)
-    except pdf.EncryptedPdf as error:
-        raise LoadError(source, "the PDF needs a password", way_out="Save a copy without one, and index that.") from error
-    except pdf.BrokenPdf as error:
-        raise LoadError(source, f"the PDF is damaged ({error})", way_out="Open it and save it anew.") from error
-    except text.NotText as error:
-        raise LoadError(source, str(error), way_out="Save it as UTF-8 text if it is one.") from error
+        return _READERS[kind](data)
+    except Unreadable as error:
+        raise LoadError(source, error.reason, way_out=error.way_out) from error
     except (ValueError, LookupError, RecursionError, MemoryError) as error:
         # The parsers are other people's, and files are anybody's: whatever a file makes them raise ends that file only.
         raise LoadError(source, f"it could not be parsed ({type(error).__name__}: {error})") from error

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from retriever.schema import Heading
 
-__all__ = ["Extract", "Writer", "fill_pages", "normalise", "one_line"]
+__all__ = ["Extract", "Unreadable", "Writer", "fill_pages", "normalise", "one_line"]
 
 _NEWLINES = re.compile("\r\n|[\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 _SPACES = re.compile("[\xa0\u1680\u2000-\u200a\u202f\u205f\u3000]")
@@ -49,6 +49,20 @@ def normalise(text: str) -> str:
 def one_line(text: str) -> str:
     """Return `text` in stored form on a single line with single spaces."""
     return _ANY_SPACE.sub(" ", normalise(text)).strip()
+
+
+class Unreadable(ValueError):
+    """A file's bytes cannot become text, for a reason that its reader knows.
+
+    Args:
+        reason: why, for the person who owns the file; it goes on after the file's name.
+        way_out: what that person can do about it.
+    """
+
+    def __init__(self, reason: str, *, way_out: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.way_out = way_out
 
 
 @dataclass(frozen=True, slots=True)

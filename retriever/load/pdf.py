@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from retriever.load.layout import compose
 from retriever.load.lines import Line
-from retriever.load.normal import Extract, one_line
+from retriever.load.normal import Extract, Unreadable, one_line
 
 __all__ = ["BrokenPdf", "EncryptedPdf", "is_pdf", "read"]
 
@@ -41,12 +41,18 @@ _NO_TITLE = re.compile(
 _MARK_WITHIN = 1024
 
 
-class BrokenPdf(ValueError):
+class BrokenPdf(Unreadable):
     """The file cannot be parsed as PDF."""
 
+    def __init__(self, error: Exception) -> None:
+        super().__init__(f"the PDF is damaged ({error})", way_out="Open it and save it anew.")
 
-class EncryptedPdf(ValueError):
+
+class EncryptedPdf(Unreadable):
     """The file opens only with a password."""
+
+    def __init__(self) -> None:
+        super().__init__("the PDF needs a password", way_out="Save a copy without one, and index that.")
 
 
 def is_pdf(data: bytes) -> bool:
@@ -70,8 +76,8 @@ def read(data: bytes) -> Extract:
             metadata = document.get_metadata_dict(skip_empty=True)
     except pypdfium2.PdfiumError as error:
         if getattr(error, "err_code", None) == raw.FPDF_ERR_PASSWORD:
-            raise EncryptedPdf(str(error)) from error
-        raise BrokenPdf(str(error)) from error
+            raise EncryptedPdf from error
+        raise BrokenPdf(error) from error
     extract = compose(pages)
     title = one_line(metadata.get("Title", ""))
     author = one_line(metadata.get("Author", ""))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import codecs
 import re
 
-from retriever.load.normal import Extract, Writer, fill_pages, normalise, one_line
+from retriever.load.normal import Extract, Unreadable, Writer, fill_pages, normalise, one_line
 from retriever.load.wrapping import unwrap
 
 __all__ = ["NotText", "decode", "read"]
@@ -27,8 +27,11 @@ _MAX_CONTROLS = 0.05
 _CONTROLS = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 
 
-class NotText(ValueError):
+class NotText(Unreadable):
     """The bytes are not text in an encoding that can be told."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, way_out="Save it as UTF-8 text if it is one.")
 
 
 def decode(data: bytes, declared: str | None = None) -> str:
