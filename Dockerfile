@@ -10,7 +10,8 @@ COPY serving serving
 RUN make install PYTHON=python3
 
 FROM python:3.11-slim-bookworm
-RUN apt-get update && apt-get install -y --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/* \
+RUN apt-get update && apt-get install -y --no-install-recommends libgomp1 tesseract-ocr tesseract-ocr-deu \
+    && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 1000 beleg && mkdir /data && chown beleg /data
 WORKDIR /app
 COPY --from=build /app /app

@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from retriever.load.dates import iso_date
 from retriever.load.normal import Extract, Writer, normalise, one_line
 from retriever.load.text import decode
 
 if TYPE_CHECKING:
-    from selectolax.lexbor import LexborNode
+    from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 __all__ = ["read", "render"]
 
@@ -34,6 +35,11 @@ _CHARSET = re.compile(
     rb"""<meta[^>]{0,500}?charset\s*=\s*["']?\s*([\w.:-]{1,40})|<\?xml[^>]{0,200}?encoding\s*=\s*["']([\w.:-]{1,40})""",
     re.IGNORECASE,
 )
+# The last change first: that is the date of what the page says now.
+_DATES = (
+    "article:modified_time", "dcterms.modified", "last-modified", "date", "dcterms.date", "dc.date", "dcterms.created",
+    "article:published_time",
+)  # fmt: skip
 _BREAK = "\v"  # a line break that was asked for, as opposed to white space in the source
 
 
@@ -59,7 +65,17 @@ def render(source: str) -> Extract:
         page.walk(tree.root)
     title = tree.css_first("head > title")
     name = one_line(title.text()) if title is not None else ""
-    return Extract(page.writer.text(), headings=tuple(page.writer.headings), title=name or None)
+    return Extract(page.writer.text(), headings=tuple(page.writer.headings), title=name or None, metadata=_metadata(tree))
+
+
+def _metadata(tree: LexborHTMLParser) -> dict[str, str]:
+    said: dict[str, str] = {}
+    for meta in tree.css("meta[content]"):
+        key = (meta.attributes.get("property") or meta.attributes.get("name") or "").lower()
+        said.setdefault(key, one_line(meta.attributes["content"] or ""))
+    dates = (iso_date(said.get(key, "")) for key in _DATES)
+    fields = {"author": said.get("author"), "date": next(filter(None, dates), None)}
+    return {key: value for key, value in fields.items() if value}
 
 
 class _Page:

@@ -6,6 +6,7 @@ Knows nothing of formats: it runs whatever loader it is given.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 from collections import deque
@@ -15,15 +16,17 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
 from retriever.errors import LoadError
+from retriever.load import clock
 from retriever.load.files import load
 from retriever.schema import Document
 
 if TYPE_CHECKING:
     from pebble import ProcessFuture, ProcessPool
 
-__all__ = ["LoadFunction", "Loader"]
+__all__ = ["LoadFunction", "Loader", "prepare_worker"]
 
 _LOOK_AHEAD = 4
+_SAVE_ANEW = "Open the file in the program that made it and save it anew, or as PDF."
 
 
 class LoadFunction(Protocol):
@@ -41,7 +44,7 @@ class Loader:
 
     Args:
         max_bytes: a larger file is refused.
-        timeout_s: a file that takes longer is given up.
+        timeout_s: a file that takes longer is given up; each page that is recognised has this time for itself.
         memory_mb: address space that the worker may take; kept on Linux only. None for no limit.
         loader: what loads a file.
     """
@@ -68,7 +71,7 @@ class Loader:
         # Spawned, not forked: this process may hold threads and a model, and the worker must be small.
         self._pool = ProcessPool(
             max_workers=1,
-            initializer=_prepare_worker,
+            initializer=prepare_worker,
             initargs=(self._memory_mb,),
             context=multiprocessing.get_context("spawn"),
         )
@@ -90,9 +93,7 @@ class Loader:
             raise RuntimeError("Loader is used outside of its `with` block")
         ahead: deque[tuple[str, ProcessFuture[Document | LoadError]]] = deque()
         for path, source in files:
-            future = self._pool.schedule(
-                _load_here, args=(self._loader, path, source, self._max_bytes), timeout=self._timeout_s
-            )
+            future = self._pool.schedule(_load_here, args=(self._loader, path, source, self._max_bytes, self._timeout_s))
             ahead.append((source, future))
             if len(ahead) >= _LOOK_AHEAD:
                 yield self._outcome(*ahead.popleft())
@@ -104,13 +105,16 @@ class Loader:
 
         try:
             return future.result()
-        except TimeoutError:
-            return LoadError(source, f"the parser took longer than {self._timeout_s:g} s")
-        except ProcessExpired:
-            return LoadError(source, "the parser crashed")
+        except ProcessExpired as error:
+            if error.exitcode == -signal.SIGALRM:
+                return LoadError(
+                    source, f"the parser took longer than {self._timeout_s:g} s", way_out="Split the file, or raise the limit."
+                )
+            return LoadError(source, "the parser crashed", way_out=_SAVE_ANEW)
 
 
-def _load_here(loader: LoadFunction, path: Path, source: str, max_bytes: int) -> Document | LoadError:
+def _load_here(loader: LoadFunction, path: Path, source: str, max_bytes: int, timeout_s: float) -> Document | LoadError:
+    clock.start(timeout_s)
     try:
         return loader(path, source=source, max_bytes=max_bytes)
     except LoadError as error:
@@ -118,10 +122,13 @@ def _load_here(loader: LoadFunction, path: Path, source: str, max_bytes: int) ->
     except MemoryError:
         return LoadError(source, "the parser ran out of memory", way_out="Split the file, or raise the limit.")
     except Exception as error:  # noqa: BLE001 - a fault in a parser costs its file, not the run
-        return LoadError(source, f"the parser failed ({type(error).__name__}: {error})")
+        return LoadError(source, f"the parser failed ({type(error).__name__}: {error})", way_out=_SAVE_ANEW)
+    finally:
+        clock.stop()
 
 
-def _prepare_worker(memory_mb: int | None) -> None:
+def prepare_worker(memory_mb: int | None) -> None:
+    """Bound this worker's memory, and end it with its parent."""
     import multiprocessing
 
     parent = multiprocessing.parent_process()

@@ -1,7 +1,7 @@
 """Read PDF with PDFium: lines of text with where they stand and how they are set.
 
-`retriever.load.layout` makes paragraphs, rows and headings of them. Reads no images: a scan has no text here. PDFium is
-not safe to use from two threads at once.
+`retriever.load.layout` makes paragraphs, rows and headings of them. A page that holds pictures but no text is drawn, and
+`retriever.load.ocr` reads its lines from the drawing. PDFium is not safe to use from two threads at once.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Any, NamedTuple
 
+from retriever.load import clock
+from retriever.load.dates import iso_date
 from retriever.load.layout import compose
 from retriever.load.lines import Line
 from retriever.load.normal import Extract, Unreadable, one_line
+from retriever.load.ocr import LANGUAGES, Picture, Recogniser, packages
 
-__all__ = ["BrokenPdf", "EncryptedPdf", "is_pdf", "read"]
+__all__ = ["BrokenPdf", "EncryptedPdf", "ScannedPdf", "is_pdf", "read"]
 
 # PDFium ends a line by a line break, or by one of these two in place of a hyphen that splits a word.
 _LINE = re.compile("[^\r\n\x02\ufffe]+")
@@ -35,10 +38,16 @@ _UNEVEN_BY = 2.5
 _LINE_SHIFT = 0.6
 # Titles that a program put there, not a person: file names, numbers, "Microsoft Word - Entwurf_3".
 _NO_TITLE = re.compile(
-    r"^(microsoft |untitled|unbenannt|document\d*$|dokument\d*$)|\.\w{2,5}$|^[\W\d_]*$|^\S*_\S*$|^\(.*\)$",
+    r"^(microsoft |untitled|unbenannt|scan[\s\d-]*$|document\d*$|dokument\d*$)|\.\w{2,5}$|^[\W\d_]*$|^\S*_\S*$|^\(.*\)$",
     re.IGNORECASE,
 )
 _MARK_WITHIN = 1024
+# What Tesseract was made for; a plan larger than A3 gets fewer, so that drawings stay below 25 MB.
+_POINTS = 72  # an inch
+_DPI = 300
+_LONGEST_SIDE = 5000
+# An hour or two of one core: who hands in more should know it.
+_MOST_SCANNED = 2000
 
 
 class BrokenPdf(Unreadable):
@@ -55,17 +64,26 @@ class EncryptedPdf(Unreadable):
         super().__init__("the PDF needs a password", way_out="Save a copy without one, and index that.")
 
 
+class ScannedPdf(Unreadable):
+    """The file holds pictures of text instead of text, and they were not recognised."""
+
+
 def is_pdf(data: bytes) -> bool:
     """Tell whether `data` begins as PDF files do: readers allow some bytes before the mark."""
     return b"%PDF-" in data[:_MARK_WITHIN]
 
 
-def read(data: bytes) -> Extract:
+def read(data: bytes, languages: str = LANGUAGES) -> Extract:
     """Read a PDF file.
+
+    Args:
+        data: the whole file.
+        languages: in which scanned pages are recognised, see `retriever.load.ocr`; empty leaves them without text.
 
     Raises:
         BrokenPdf: if it cannot be parsed.
         EncryptedPdf: if it needs a password to be read.
+        ScannedPdf: if it holds no text but on scanned pages that cannot be recognised.
     """
     import pypdfium2  # type: ignore[import-untyped]
     from pypdfium2 import raw
@@ -73,6 +91,8 @@ def read(data: bytes) -> Extract:
     try:
         with closing(pypdfium2.PdfDocument(data)) as document:
             pages = [list(_lines(document, number)) for number in range(len(document))]
+            scanned = [number for number, lines in enumerate(pages) if not lines and _has_pictures(document, number)]
+            recognition = _recognise(document, pages, scanned, languages) if scanned else {}
             metadata = document.get_metadata_dict(skip_empty=True)
     except pypdfium2.PdfiumError as error:
         if getattr(error, "err_code", None) == raw.FPDF_ERR_PASSWORD:
@@ -81,12 +101,16 @@ def read(data: bytes) -> Extract:
     extract = compose(pages)
     title = one_line(metadata.get("Title", ""))
     author = one_line(metadata.get("Author", ""))
+    own = {
+        "author": "" if author == "(anonymous)" else author,
+        "date": iso_date(metadata.get("ModDate", "")) or iso_date(metadata.get("CreationDate", "")),
+    }
     return Extract(
         extract.text,
         pages=extract.pages,
         headings=extract.headings,
         title=extract.title if not title or _NO_TITLE.search(title) else title,
-        metadata={"author": author} if author and author != "(anonymous)" else {},
+        metadata=recognition | {key: value for key, value in own.items() if value},
     )
 
 
@@ -95,6 +119,51 @@ def _lines(document: Any, number: int) -> Iterator[Line]:
         glyphs = _Glyphs(text_page)
         for found in _LINE.finditer(glyphs.text):
             yield from glyphs.lines(number, found.start(), found.end())
+
+
+def _has_pictures(document: Any, number: int) -> bool:
+    from pypdfium2 import raw
+
+    # Text may have been saved as outlines, too, and a scan as many small pictures or as one within a form.
+    drawn = [raw.FPDF_PAGEOBJ_IMAGE, raw.FPDF_PAGEOBJ_PATH, raw.FPDF_PAGEOBJ_SHADING]
+    with closing(document[number]) as page:
+        return any(True for _ in page.get_objects(filter=drawn))
+
+
+def _recognise(document: Any, pages: list[list[Line]], scanned: list[int], languages: str) -> dict[str, str]:
+    """Put the lines of the `scanned` pages into `pages`, and return what the document's metadata say of that."""
+    recogniser = Recogniser(languages)
+    able = recogniser.languages and len(scanned) <= _MOST_SCANNED
+    for number in scanned if able else ():
+        clock.restart()
+        pages[number] = recogniser.lines(_drawn(document, number), number)
+    if not any(pages):
+        raise _scanned_pdf(len(scanned), languages, able=bool(recogniser.languages))
+    if any(pages[number] for number in scanned):
+        return {"ocr": "yes", "ocr_confidence": str(recogniser.confidence)}
+    return {} if able else {"ocr": "no"}
+
+
+def _scanned_pdf(count: int, languages: str, *, able: bool) -> ScannedPdf:
+    reason = "the PDF holds no text, only images (scanned)"
+    if not languages:
+        return ScannedPdf(reason, way_out="Set `ocr` to `auto` to have them recognised.")
+    if not able:
+        way_out = f"Install Tesseract to have them recognised: `apt-get install {packages(languages)}`."
+        return ScannedPdf(reason, way_out=way_out)
+    if count > _MOST_SCANNED:
+        return ScannedPdf(
+            f"{reason}, {count:,} of them; {_MOST_SCANNED:,} are the most that are recognised", way_out="Split it."
+        )
+    return ScannedPdf(f"{reason}, and no text was recognised in them", way_out="Scan it again, more sharply.")
+
+
+def _drawn(document: Any, number: int) -> Picture:
+    with closing(document[number]) as page:
+        longest = max(page.get_size()) / _POINTS
+        dpi = min(_DPI, _LONGEST_SIDE / longest)
+        with closing(page.render(scale=dpi / _POINTS, grayscale=True)) as bitmap:
+            return Picture(bitmap.to_numpy().tobytes(), bitmap.width, bitmap.height, dpi)
 
 
 class _Box(NamedTuple):
