@@ -5,7 +5,7 @@
 Each proof must occur exactly once in its source and in no other document, once every run of white space counts as one
 space; ids and questions are unique; a question without an answer has no proof; each language has as many questions in
 one split as in the other, answerable or not; an answer is a part of its proof, except where the kind says that it need
-not be. The exit status is 1 if anything is wrong. Needs pypdfium2 and selectolax, which Beleg depends on anyway.
+not be. The exit status is 1 if anything is wrong. Runs in Beleg's own environment; the scan needs Tesseract.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import pypdfium2
-from selectolax.lexbor import LexborHTMLParser
+from retriever.load import load
 
 HERE = Path(__file__).resolve().parent
 SPLITS = ("calibrate", "measure")
@@ -40,20 +39,8 @@ def words(text: str) -> set[str]:
 
 
 def read(path: Path) -> str:
-    """The text of a document, white space collapsed."""
-    if path.suffix == ".pdf":
-        pdf = pypdfium2.PdfDocument(path)
-        try:
-            return collapse("\n".join(page.get_textpage().get_text_range() for page in pdf))
-        finally:
-            pdf.close()
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".html":
-        tree = LexborHTMLParser(text)
-        for node in tree.css("head, script, style"):
-            node.decompose()
-        return collapse(tree.body.text() if tree.body else "")
-    return collapse(text)
+    """The text of a document as Beleg extracts it, white space collapsed."""
+    return collapse(load(path, max_bytes=1 << 24).text)
 
 
 def check(question: dict[str, Any], documents: dict[str, str]) -> list[str]:

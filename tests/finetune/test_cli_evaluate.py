@@ -28,6 +28,8 @@ def handbook(beleg: Beleg, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with the example handbook."""
     data = tmp_path_factory.mktemp("handbook") / "data"
     done = beleg("index", EXAMPLES / "handbook", data_dir=data, threads=1)
+    if done.returncode == 3 and shutil.which("tesseract") is None:
+        pytest.skip("questions ask for a scan, which only Tesseract reads")
     assert done.returncode == 0, done.stderr
     return data
 
@@ -50,16 +52,15 @@ def test_the_handbook_in_the_live_index(beleg: Beleg, handbook: Path, tmp_path: 
     assert done.returncode == 0, done.stderr
     shown = json.loads(done.stdout)
     values = {system["name"]: system["measures"]["nDCG@10"]["value"] for system in shown["systems"]}
-    # docs/scoring.md has .708, .526 and .714; passages that a reader would be shown in one are counted apart here too.
-    assert values["fused"] == pytest.approx(0.71, abs=0.03)
-    assert values["dense"] == pytest.approx(0.53, abs=0.03)
-    assert values["BM25"] == pytest.approx(0.71, abs=0.03)
-    assert shown["questions"] == 84
-    assert shown["unanswerable"] == 16
+    assert values["fused"] == pytest.approx(0.675, abs=0.03)
+    assert values["dense"] == pytest.approx(0.51, abs=0.03)
+    assert values["BM25"] == pytest.approx(0.66, abs=0.03)
+    assert shown["questions"] == 110
+    assert shown["unanswerable"] == 20
     assert {group["name"] for group in shown["by"]["language"]} == {"de", "en"}
     written = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
     assert written.items() >= shown.items()
-    assert len(written["per_question"]) == 84
+    assert len(written["per_question"]) == 110
     assert "Most worsened" in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
 
 
