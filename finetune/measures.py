@@ -44,7 +44,7 @@ MEASURES = {
     "golden_quote": "a quote is from the passage that answers",
     "abstained_rightly": "it abstained if nothing answers, and only then",
     "quote_valid": "every quote of an answer stands word for word in its passage",
-    "quote_proven": "every quote that the model wrote could be proven, whatever became of its answer",
+    "quote_proven": "its words were proven: every quote that the model wrote, or what it only answered; whatever became of it",
     "quote_support": "the quotes have the numbers, dates and names of the answer",
     "retrieved_quoted": "a quote is from a passage that search found and that does not answer",
     "hard_quoted": "a quote is from a hard distractor",
@@ -206,7 +206,7 @@ def _values(outcome: Outcome) -> dict[str, float]:
     written = parse(answer.reasoning)
     if not outcome.failure and not written.abstained and (said or answer.reason in ("unproven", "unsupported")):
         proven = {_plain(quote.text) for quote in answer.quotes}
-        found["quote_proven"] = float(bool(written.quotes) and all(_plain(text) in proven for _, text in written.quotes))
+        found["quote_proven"] = float(bool(answer.quotes) and all(_plain(text) in proven for _, text in written.quotes))
     for kind in _DISTRACTORS:
         if kind in asked.kinds:
             found[f"{kind}_quoted"] = float(_quoted(asked, answer.quotes, kind))

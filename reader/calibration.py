@@ -28,6 +28,8 @@ class Calibration:
         may_abstain: the reader may say that the passages do not tell.
         reasoning: the reader may write sentences of its own before it quotes.
         extractive: its answer must be words of the sentence that it quotes.
+        quoting: it quotes before it answers; False suits a reader that was tuned to answer only: what proves the answer is then
+            the likeliest sentence that holds it.
         shots: the prompt begins with worked examples; False suits a reader that was tuned without them.
     """
 
@@ -37,6 +39,7 @@ class Calibration:
     may_abstain: bool = True
     reasoning: bool = True
     extractive: bool = False
+    quoting: bool = True
     shots: bool = True
 
 

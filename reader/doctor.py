@@ -18,6 +18,7 @@ from retriever.errors import BelegError
 from retriever.fill import stamp_of
 from retriever.index.engines import open_generations
 from retriever.live import Live
+from retriever.load.ocr import installed_languages, packages
 from retriever.rerank import open_reranker
 from retriever.settings import Settings
 from retriever.store import Store
@@ -70,7 +71,7 @@ class Finding:
 
 
 def examine(settings: Settings) -> list[Finding]:
-    """Return what was found: packages, encoder, reranker if one is set, reader, store, search engine and index."""
+    """Return what was found: packages, encoder, reranker if one is set, reader, store, search engine, index and scans."""
     return [
         _finding("packages", lambda: ", ".join(f"{name} {version(name)}" for name in _PACKAGES)),
         _finding("encoder", lambda: _encoder(settings)),
@@ -79,6 +80,7 @@ def examine(settings: Settings) -> list[Finding]:
         _finding("store", lambda: _store(settings)),
         _finding("engine", lambda: _engine(settings)),
         _finding("index", lambda: _index(settings)),
+        _scans(settings),
     ]
 
 
@@ -165,3 +167,19 @@ def _index(settings: Settings) -> str:
         languages = ", ".join(index.languages)
         alpha = f"alpha {searcher.alpha:g}"
         return f"{settings.index} {live.name} shows revision {index.revision}{held}, languages {languages}, {alpha}{stale}"
+
+
+def _scans(settings: Settings) -> Finding:
+    # Never wrong: most companies' documents are text, and without Tesseract each scan is named when it is left out.
+    name = "scans"
+    if settings.ocr == "off":
+        return Finding(name, ok=True, detail="scanned pages are not recognised, by the setting `ocr`")
+    wanted, there = settings.ocr_languages, installed_languages()
+    if not there:
+        way_out = f"To have them recognised: `apt-get install {packages(wanted)}`."
+        return Finding(name, ok=True, detail="Tesseract is not installed, scanned pages are left out", way_out=way_out)
+    taken = ", ".join(language for language in wanted.split("+") if language in there)
+    missing = "+".join(language for language in wanted.split("+") if language not in there)
+    detail = f"recognised by Tesseract in {taken}" if taken else "Tesseract has none of the languages set"
+    way_out = f"For {missing}: `apt-get install {packages(missing)}`." if missing else ""
+    return Finding(name, ok=True, detail=detail, way_out=way_out)

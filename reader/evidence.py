@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from reader.quotes import Span
@@ -17,7 +17,7 @@ from retriever.encode import Encoder
 from retriever.schema import Hit
 from retriever.sentences import sentences
 
-__all__ = ["Evidence", "rank"]
+__all__ = ["Evidence", "holding", "rank"]
 
 # Measured in docs/log.md. The first three by logistic regression over 31,244 sentences of XQuAD-de, XQuAD-en and COVID-QA,
 # where the best sentence holds the answer in .72, .81 and .44 of the questions. Those have no headings: the fourth, and
@@ -71,6 +71,28 @@ def rank(question: str, hits: Sequence[Hit], encoder: Encoder) -> list[Evidence]
         for item, cosine in zip(found, cosines, strict=True)
     ]
     return sorted(ranked, key=lambda evidence: -evidence.score)
+
+
+def holding(answer: str, ranked: Iterable[Evidence], hits: Sequence[Hit]) -> Span | None:
+    """Return the first sentence that has an answer as words of its own; None if none has.
+
+    Capitals count only where a sentence with the very words is missing.
+
+    Args:
+        ranked: as `rank` gives it.
+    """
+    words = answer.strip(" .,;:!?")
+    if not words:
+        return None
+    folded = None
+    pattern = re.compile(rf"(?<!\w){re.escape(words)}(?!\w)", re.IGNORECASE)
+    for item in ranked:
+        hit = hits[item.span.passage - 1]
+        found = pattern.search(hit.text, item.span.start, item.span.end)
+        if found and found[0] == words:
+            return item.span
+        folded = folded or (item.span if found else None)
+    return folded
 
 
 def _sentences(number: int, hit: Hit, asked: set[str]) -> list[_Sentence]:

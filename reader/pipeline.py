@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import logging
+import random
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import date
 
-from reader.answering import Asking, Event, Reader, Searched
+from reader.answering import Asking, Event, HitsFound, QuoteProven, Reader, Searched
+from reader.cache import Answers, asked
 from reader.calibration import Calibration
 from reader.engine.base import Engine, never
+from reader.followup import standalone
 from reader.schema import Answer, Turn
 from reader.served import open_reader
+from reader.suggestions import Suggestion, suggest
 from reader.swap import LiveReader, OpenReader, ReaderState
 from retriever.encoders import Encoders
-from retriever.errors import IndexUnavailable, QueryError
+from retriever.errors import BelegError, IndexUnavailable, QueryError
 from retriever.index.base import Filters, Generations
 from retriever.index.engines import open_generations
 from retriever.live import Live
@@ -23,7 +31,12 @@ from retriever.search import Mode
 from retriever.settings import Settings
 from retriever.store import Store
 
-__all__ = ["Pipeline"]
+__all__ = ["MOST_SUGGESTIONS", "Pipeline"]
+
+MOST_SUGGESTIONS = 12
+
+_ASKED_DOCUMENTS = 100
+"""From which suggestions are taken: they are read whole."""
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +68,9 @@ class Pipeline:
         self.store = store
         self._reader = live or (LiveReader(Reader(engine, calibration, settings.answer_tokens)) if engine else None)
         self._calibration = calibration
+        self._generations = generations
+        self._answers = Answers(settings.cache_answers)
+        self._suggestions: dict[str | None, tuple[str, list[Suggestion]]] = {}
         self._live = Live(generations, encoders, alpha=settings.alpha, reranker=reranker)
 
     @classmethod
@@ -126,6 +142,29 @@ class Pipeline:
         """Return the best passages for a query; see `Searcher.search`."""
         return self._live.searcher().search(query, limit=limit, mode=mode, filters=filters, rerank=rerank)
 
+    def suggestions(self, *, language: str | None = None, limit: int = 6) -> list[Suggestion]:
+        """Return questions to begin with, which the documents answer: others every day, and after every change of them.
+
+        Args:
+            language: of the documents that they are taken from; None for any.
+            limit: at most so many, and never more than `MOST_SUGGESTIONS`.
+
+        Raises:
+            IndexMissing, IndexMismatch, IndexUnavailable: as for `check`.
+        """
+        searcher = self._live.searcher()
+        state = f"{date.today()} {searcher.index.name} {searcher.index.revision}"
+        kept = self._suggestions.get(language)
+        if kept is None or kept[0] != state:
+            revision = self.store.revision()
+            versions = self.store.versions(revision).items()
+            borns = [born for born, facts in versions if language in (None, facts["language"])]
+            random.Random(state).shuffle(borns)
+            documents = [document for born in borns[:_ASKED_DOCUMENTS] if (document := self.store.document_born(born))]
+            kept = state, suggest(documents, lambda query: searcher.search(query, limit=1), MOST_SUGGESTIONS)
+            self._suggestions[language] = kept
+        return kept[1][:limit]
+
     def answer(self, question: str, *, filters: Filters | None = None, history: Sequence[Turn] = ()) -> Answer:
         """Return the answer to a question; see `ask`."""
         *_, last = self.ask(question, filters=filters, history=history)
@@ -142,8 +181,12 @@ class Pipeline:
     ) -> Iterator[Event]:
         """Yield what happens on the way to an answer; the `Answer` comes last.
 
+        If what the answer quotes is taken out of its document while the model writes, all of it happens once more, from the
+        search on. An answer that is kept from before comes at once: hits, quotes, answer.
+
         Args:
-            history: earlier turns of the conversation, oldest first; the last question helps to find passages.
+            history: earlier turns of the conversation, oldest first; a question that follows up on them is searched as what
+                it means (`reader.followup`).
             cancelled: asked at every token; the answer stops as soon as it says True.
 
         Raises:
@@ -155,9 +198,49 @@ class Pipeline:
             raise QueryError("The question is empty.", way_out="Write a question.")
         if self._reader is None:
             raise QueryError("This pipeline was opened without a reader.")
+        begin = time.perf_counter()
         # One reader from the prompt to the last proof; it stays open until then.
         with self._reader.lease() as reader:
-            yield from Asking(reader, self._passages(filters), question, tuple(history), cancelled).run()
+            key = (self._state(reader), asked(question, filters, history))
+            kept = self._answers.get(key)
+            if kept:
+                yield HitsFound(kept.hits)
+                yield from map(QuoteProven, kept.quotes)
+                yield replace(kept, cached=True, timings={"cache": round(time.perf_counter() - begin, 4)})
+                return
+            query = standalone(
+                question,
+                history,
+                self.settings.followups,
+                encoder=self._live.searcher().encoder,
+                engine=reader.engine,
+                cancelled=cancelled,
+            )
+            for event in _until_it_stands(
+                lambda: Asking(reader, self._passages(filters), question, tuple(history), cancelled, query)
+            ):
+                if isinstance(event, Answer) and not cancelled():
+                    # What cannot be kept can be given all the same.
+                    with suppress(BelegError):
+                        # Else nobody knows of which state of the documents this is the answer.
+                        if self._state(reader) == key[0]:
+                            self._answers.keep(key, event)
+                yield event
+
+    def _state(self, reader: Reader) -> tuple[str, int, int]:
+        """Return what changes with everything that could change an answer, documents included."""
+        passages = self._passages(None)
+        return passages.release(reader), passages.searcher.index.revision, self._generations.revision()
 
     def _passages(self, filters: Filters | None) -> Searched:
-        return Searched(self._live.searcher(), self.settings.passages, filters)
+        return Searched(self._live.searcher(), self._generations.document, self.settings.passages, filters)
+
+
+def _until_it_stands(asking: Callable[[], Asking]) -> Iterator[Event]:
+    """Yield the events of a question; if what it quotes was changed meanwhile, then those of asking it once more."""
+    first = asking()
+    for event in first.run():
+        if isinstance(event, Answer) and event.reason == "changed" and not first.cancelled():
+            yield from asking().run()
+        else:
+            yield event

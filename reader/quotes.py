@@ -42,11 +42,13 @@ class Freedom:
         may_abstain: it may say that the passages do not tell.
         reasoning: it may write sentences of its own before each quote.
         extractive: its answer is a run of words of the passage that it quotes. Else it is free.
+        quoting: it quotes before it answers. Else it only answers, and what proves that is found by `reader.evidence`.
     """
 
     may_abstain: bool = True
     reasoning: bool = True
     extractive: bool = False
+    quoting: bool = True
 
 
 def grammar(hits: Sequence[Hit], freedom: Freedom, *, evidence: Sequence[Span] | None = None) -> str:
@@ -66,17 +68,22 @@ def grammar(hits: Sequence[Hit], freedom: Freedom, *, evidence: Sequence[Span] |
     if freedom.reasoning:
         rules.append(r"THOUGHT: /[^\s<#P][^<#\n]{0,400}\n/")
     ways = range(len(spans))
-    if freedom.extractive:
-        rules.append("answer: " + " | ".join(f"{thought}step_{way} {_literal(ANSWER + ' ')} WORDS_{way}" for way in ways))
+    begun = _literal(ANSWER + " ")
+    if freedom.extractive and freedom.quoting:
+        rules.append("answer: " + " | ".join(f"{thought}step_{way} {begun} WORDS_{way}" for way in ways))
+    elif freedom.extractive:
+        rules.append(f"answer: {begun} ({' | '.join(f'WORDS_{way}' for way in ways)})")
     else:
-        rules.append(f"answer: ({thought}step){{1,{_MOST_QUOTES}}} {_literal(ANSWER + ' ')} FREE")
-        rules.append("step: " + " | ".join(f"step_{way}" for way in ways))
+        rules.append(f"answer: {f'({thought}step){{1,{_MOST_QUOTES}}} ' if freedom.quoting else ''}{begun} FREE")
         rules.append(r"FREE: /[^\s<#][^\n<#]{0,400}/")
+    if freedom.quoting and not freedom.extractive:
+        rules.append("step: " + " | ".join(f"step_{way}" for way in ways))
     for way, span in enumerate(spans):
         hit = hits[span.passage - 1]
         text = hit.text[span.start : span.end]
-        rules.append(f"step_{way}: {_literal(f'Passage {span.passage}: {OPEN}')} quote_{way} {_literal(CLOSE + chr(10))}")
-        rules += _runs_of(f"quote_{way}", text, hit.language)
+        if freedom.quoting:
+            rules.append(f"step_{way}: {_literal(f'Passage {span.passage}: {OPEN}')} quote_{way} {_literal(CLOSE + chr(10))}")
+            rules += _runs_of(f"quote_{way}", text, hit.language)
         if freedom.extractive:
             rules += _some_of(f"WORDS_{way}", r"\S(.|\n)*", "substring_words", text)
     return "\n".join(rules)

@@ -10,12 +10,12 @@ from retriever.schema import Hit, hit_json
 
 __all__ = ["Answer", "Quote", "Reason", "Turn", "answer_json"]
 
-Reason = Literal["nothing_found", "weak_retrieval", "not_in_passages", "unproven", "unsupported"]
+Reason = Literal["nothing_found", "weak_retrieval", "not_in_passages", "unproven", "unsupported", "changed"]
 """Why an answer was withheld.
 
 nothing_found: no passage at all. weak_retrieval: the passages are too far from the question. not_in_passages: the model
 says that they do not answer it. unproven: no quote could be proven. unsupported: the answer says something that its quotes
-do not.
+do not. changed: while it was made, what it quotes was taken out of the document, twice.
 """
 
 
@@ -57,6 +57,8 @@ class Answer:
         notes: what was left out on the way, in words.
         release: id of the encoder, index, prompt and reader that made this, together.
         timings: seconds, by step.
+        query: what was searched for: the question, made self-contained if it followed up on others.
+        cached: it was made for somebody who asked the same before, and nothing has changed since.
     """
 
     answer: str
@@ -68,6 +70,8 @@ class Answer:
     notes: tuple[str, ...]
     release: str
     timings: Mapping[str, float] = field(default_factory=dict)
+    query: str = ""
+    cached: bool = False
 
 
 def answer_json(answer: Answer) -> dict[str, object]:
@@ -82,4 +86,6 @@ def answer_json(answer: Answer) -> dict[str, object]:
         "notes": list(answer.notes),
         "release": answer.release,
         "timings": dict(answer.timings),
+        "query": answer.query,
+        "cached": answer.cached,
     }

@@ -12,7 +12,7 @@ from reader.schema import Reason
 from retriever.analyze import analyze, analyze_query
 from retriever.schema import Hit
 
-__all__ = ["in_words", "missing_from_quotes", "says_something", "strength", "unknown_identifiers"]
+__all__ = ["abstains", "in_words", "missing_from_quotes", "says_something", "strength", "unknown_identifiers"]
 
 _IDENTIFIER = re.compile(r"\b(?=\w*[-/.]?\w*\d)(?=[\w/.-]*[^\W\d_])\w+(?:[-/.]\w+)*\b|\b\d{4,}\b")
 _YEAR = re.compile(r"(?:19|20)\d\d")
@@ -46,6 +46,10 @@ _WORDS: dict[Reason, tuple[str, str]] = {
     "unsupported": (
         "Ich habe keine Antwort, die von ihren Zitaten ganz gedeckt ist.",
         "I have no answer that its quotes fully support.",
+    ),
+    "changed": (
+        "Die Dokumente haben sich geändert, während ich geantwortet habe. Bitte noch einmal fragen.",
+        "The documents changed while I was answering. Please ask again.",
     ),
 }
 
@@ -122,6 +126,15 @@ def in_words(reason: Reason, question: str) -> str:
 
     german, english = _WORDS[reason]
     return german if detect(question) == "de" else english
+
+
+def abstains(answer: str) -> bool:
+    """Say whether an answer is one of those that say why there is none.
+
+    >>> abstains("The passages found do not answer the question."), abstains("Nine euros.")
+    (True, False)
+    """
+    return any(answer in said for said in _WORDS.values())
 
 
 def _coverage(question: str, hit: Hit) -> float:

@@ -18,9 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from retriever.errors import SettingsError
 
-__all__ = ["FILE", "PREFIX", "Engine", "Settings", "SettingsFile", "VectorKind", "read_settings"]
+__all__ = ["FILE", "PREFIX", "Engine", "Followups", "Ocr", "Settings", "SettingsFile", "VectorKind", "read_settings"]
 
 Engine = Literal["embedded", "elasticsearch"]
+Followups = Literal["rule", "model", "off"]
+Ocr = Literal["auto", "off"]
 VectorKind = Literal["int8_hnsw", "hnsw", "int4_hnsw", "bbq_hnsw", "flat", "int8_flat", "bbq_flat"]
 
 FILE = "beleg.toml"
@@ -40,6 +42,14 @@ class Settings(BaseModel):
     ] = False
     host: Annotated[str, Field(description="Address that `beleg serve` listens on.")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="Port that `beleg serve` listens on; 0 takes a free one.")] = 8080
+
+    hosts: Annotated[
+        str,
+        Field(
+            description="Names by which the server may be asked, with commas between. Empty: only those of this machine if it "
+            "listens on a loopback address, else any."
+        ),
+    ] = ""
 
     index: Annotated[Engine, Field(description="Engine that holds the index: `embedded` or `elasticsearch`.")] = "embedded"
     encoder: Annotated[
@@ -74,7 +84,16 @@ class Settings(BaseModel):
         float, Field(ge=0, description="How long `beleg rollback` can bring back the index before the last rebuild.")
     ] = 7.0
     max_file_mb: Annotated[int, Field(ge=1, description="Larger files are left out, in MiB.")] = 200
-    load_timeout_s: Annotated[float, Field(gt=0, description="Time that reading one file may take, in seconds.")] = 300
+    load_timeout_s: Annotated[
+        float, Field(gt=0, description="Time that reading one file may take, or recognising one of its pages, in seconds.")
+    ] = 300
+    ocr: Annotated[
+        Ocr, Field(description="Recognise scanned pages: `auto` where Tesseract is installed, or `off`; see docs/files.md.")
+    ] = "auto"
+    ocr_languages: Annotated[
+        str,
+        Field(pattern=r"^\w+(\+\w+)*$", description="Languages of scanned pages; those that Tesseract has of them are taken."),
+    ] = "deu+eng"
 
     elasticsearch_url: Annotated[str, Field(description="Address of Elasticsearch; of several nodes, with commas between.")] = (
         "http://127.0.0.1:9200"
@@ -139,6 +158,17 @@ class Settings(BaseModel):
             "`f1=.4,golden_quote=.2,abstained_rightly=.2,cosine=.1,keyword_recall=.1`."
         ),
     ] = ""
+    followups: Annotated[
+        Followups,
+        Field(
+            description="How a question that follows up on earlier ones is made self-contained: by `rule`, by the `model` that "
+            "reads, which takes a large one, or `off`."
+        ),
+    ] = "rule"
+    cache_answers: Annotated[
+        int,
+        Field(ge=0, description="Answers that `beleg serve` keeps for the same question, while nothing changes; 0 for none."),
+    ] = 200
     threads: Annotated[int, Field(ge=0, description="Processor threads of the reader; 0 takes one for each core.")] = 0
     queue: Annotated[int, Field(ge=1, description="Questions that may wait or be answered at once; one more gets 503.")] = 16
 
@@ -147,6 +177,9 @@ class Settings(BaseModel):
         SecretStr,
         Field(description="Database of the jobs, postgresql://…, where several machines share them; empty keeps a file."),
     ] = SecretStr("")
+    uploads: Annotated[
+        bool, Field(description="Whether files may be uploaded and documents removed over HTTP, where jobs are carried out.")
+    ] = True
     documents: Annotated[
         str, Field(description="Folder below which jobs that come over HTTP may read files; empty allows none.")
     ] = ""

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from reader.answering import Event, HitsFound
 from reader.schema import Answer, Turn
+from reader.suggestions import Suggestion
 from retriever.errors import BelegError
 from retriever.index.base import Filters
 from retriever.schema import Hit
@@ -40,6 +41,9 @@ class Served(Protocol):
 
     def search(self, query: str, *, limit: int, mode: Mode, filters: Filters | None, rerank: bool | None) -> list[Hit]:
         """Return the best passages."""
+
+    def suggestions(self, *, language: str | None, limit: int) -> list[Suggestion]:
+        """Return questions to begin with."""
 
     def ask(
         self, question: str, *, filters: Filters | None, history: Sequence[Turn], cancelled: Callable[[], bool]
@@ -113,7 +117,8 @@ class Asking:
         except Exception as error:  # noqa: BLE001 - it is raised again in the event loop, by `next`
             last = error
         # The place is free before the client hears that it is done, and may ask its next question.
-        self._place.leave(answered=isinstance(last, Answer))
+        # A kept answer does not tell how long answers take.
+        self._place.leave(answered=isinstance(last, Answer) and not last.cached)
         self._report(last)
         self._post(last)
 
@@ -159,7 +164,8 @@ class Asking:
         }
         if isinstance(last, Answer):
             outcome = "abstained" if last.abstained else "answered"
-            line |= {"outcome": outcome, "reason": last.reason, "quotes": len(last.quotes), "release": last.release}
+            line |= {"outcome": outcome, "reason": last.reason, "quotes": len(last.quotes)}
+            line |= {"cached": last.cached, "release": last.release}
         elif isinstance(last, ShuttingDown):
             line["outcome"] = "cancelled"
         else:

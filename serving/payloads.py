@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from reader.schema import Answer, Quote, Reason, Turn
+from reader.suggestions import Suggestion
 from retriever.schema import Hit
 from retriever.search import Mode
 from serving import examples
@@ -24,12 +25,15 @@ __all__ = [
     "QuotePayload",
     "SearchPayload",
     "SearchRequest",
+    "SuggestionPayload",
+    "SuggestionsPayload",
     "TokenPayload",
     "TurnRequest",
     "answer_payload",
     "plain",
     "quote_payload",
     "search_payload",
+    "suggestions_payload",
     "well_formed",
 ]
 
@@ -72,7 +76,11 @@ _Words = Annotated[
 ]
 _FilterRequest = Annotated[
     dict[_Word, _Words],
-    Field(max_length=20, description="Key to the value, or values, one of which a document must have."),
+    Field(
+        max_length=20,
+        description="Key to the value, or values, one of which a document must have. Those of `date` may be ranges: "
+        "2024-01-01..2024-12-31, either end open.",
+    ),
 ]
 _Out = Annotated[str, BeforeValidator(well_formed)]
 
@@ -166,7 +174,9 @@ class AnswerPayload(_Payload):
     """An answer with its quotes, or an abstention with its reason.
 
     `hits` are the passages that were looked at, `reasoning` is what the model wrote, quotes included, `notes` say what was
-    left out on the way, `release` names what answered, and `timings` are seconds by step.
+    left out on the way, `release` names what answered, and `timings` are seconds by step. `query` is what was searched for: the
+    question, made self-contained if it followed up on others. `cached` says that the same was asked before, and that nothing
+    has changed since.
     """
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.ANSWER]})
@@ -180,6 +190,22 @@ class AnswerPayload(_Payload):
     timings: dict[str, float]
     reasoning: _Out
     notes: list[_Out]
+    query: _Out
+    cached: bool
+
+
+class SuggestionPayload(_Payload):
+    """A question to begin with, and the document that answers it."""
+
+    question: _Out
+    document: _Out
+    title: _Out
+
+
+class SuggestionsPayload(_Payload):
+    """Questions to begin with; none where the documents suggest none."""
+
+    questions: list[SuggestionPayload]
 
 
 class TokenPayload(_Payload):
@@ -198,6 +224,11 @@ def search_payload(hits: Iterable[Hit]) -> SearchPayload:
     return SearchPayload(hits=[HitPayload.model_validate(hit) for hit in hits])
 
 
+def suggestions_payload(suggestions: Iterable[Suggestion]) -> SuggestionsPayload:
+    """Return questions to begin with as they are sent."""
+    return SuggestionsPayload(questions=[SuggestionPayload.model_validate(one) for one in suggestions])
+
+
 def answer_payload(answer: Answer) -> AnswerPayload:
     """Return an answer as it is sent."""
     return AnswerPayload(
@@ -210,4 +241,6 @@ def answer_payload(answer: Answer) -> AnswerPayload:
         timings=dict(answer.timings),
         reasoning=answer.reasoning,
         notes=list(answer.notes),
+        query=answer.query,
+        cached=answer.cached,
     )

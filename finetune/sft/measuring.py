@@ -145,9 +145,13 @@ def usage_of(recipe: ReaderRecipe, rows: Sequence[RaftRow] = ()) -> Calibration:
     """Return how a reader is used that was trained by a recipe on rows: it may do what it has learnt."""
     if recipe.data.format == "paragraphs":
         return Calibration()
+    quoting = recipe.prompt.chain_of_thought and any(row.quotes for row in rows)
     lost = recipe.passages.golden is not None and recipe.passages.golden < 1
     return Calibration(
         may_abstain=lost or any(row.abstains for row in rows),
         reasoning=recipe.prompt.chain_of_thought and any(row.reasoning for row in rows),
+        # What proves a bare answer is a sentence that has it, so it must be words of one.
+        extractive=not quoting,
+        quoting=quoting,
         shots=recipe.prompt.shots,
     )

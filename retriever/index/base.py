@@ -18,7 +18,10 @@ from retriever.store import Passage
 __all__ = ["Candidate", "Filters", "Formula", "Generation", "Generations", "Index", "Refused", "Stamp"]
 
 Filters = Mapping[str, Sequence[str]]
-"""Key to accepted values: a document passes if, for every key, it has one of the values."""
+"""Key to accepted values: a document passes if, for every key, it has one of the values.
+
+A value of `date` may be a range; see `retriever.index.dates`.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +129,7 @@ class Index(Protocol):
             filters: applied before the search on both sides.
 
         Raises:
-            QueryError: no document has one of the filters' keys.
+            QueryError: no document has one of the filters' keys, or a range is malformed.
             IndexUnavailable: the engine does not answer.
         """
 
@@ -167,6 +170,15 @@ class Generations(Protocol):
 
     def previous(self) -> Generation | None:
         """Return the generation that was live before the last rebuild or rollback, while it is kept."""
+
+    def revision(self) -> int:
+        """Return the store's revision that `document` goes by: it grows whenever a document comes, changes or goes."""
+
+    def document(self, document: str) -> Document | None:
+        """Return a document as it is now, whatever open generations show; None if it is gone.
+
+        What is asked last before a quote is shown, so never from memory.
+        """
 
     def open(self, generation: Generation) -> Index:
         """Open a generation for searching.

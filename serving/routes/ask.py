@@ -36,7 +36,7 @@ def ask_router(pipeline: Served, gate: Gate, *, heartbeat_s: float) -> APIRouter
         "/ask",
         response_model=AnswerPayload,
         summary="Answer a question with verbatim quotes",
-        responses={200: _DESCRIBED, **problem_responses(400, 413, 422, 500, 502, 503)},
+        responses={200: _DESCRIBED, **problem_responses(400, 403, 413, 422, 500, 502, 503)},
     )
     async def ask(question: AskRequest, request: Request) -> AnswerPayload | EventSourceResponse:
         asking = Asking(pipeline, gate, question)

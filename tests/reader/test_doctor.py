@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -12,10 +13,11 @@ from typing import Any
 import httpx
 import pytest
 
-from reader.doctor import Finding, _engine, _finding, _index, _reader, _reranker, examine
+from reader.doctor import Finding, _engine, _finding, _index, _reader, _reranker, _scans, examine
 from reader.opening import open_engine
 from reader.prompt import fingerprint
 from reader.served import SERVED, Promoted, write_promoted
+from retriever.load.ocr import installed_languages
 from retriever.settings import Settings
 
 
@@ -50,11 +52,53 @@ class TestReranker:
     def test_it_is_looked_at_only_where_there_is_one(self, tmp_path: Path) -> None:
         # Nothing else is there, which is told and keeps nobody from looking on.
         settings = {"data_dir": tmp_path, "encoder": "./none", "reader": "./none.gguf"}
-        names = ["packages", "encoder", "reader", "store", "engine", "index"]
+        names = ["packages", "encoder", "reader", "store", "engine", "index", "scans"]
         assert [finding.name for finding in examine(Settings.model_validate(settings))] == names
         found = examine(Settings.model_validate({**settings, "reranker": "./none"}))
         assert [finding.name for finding in found] == ["packages", "encoder", "reranker", *names[2:]]
         assert not found[2].ok
+
+
+class TestScans:
+    """Text recognition is told of, and never wrong: nobody needs it whose documents are text."""
+
+    @pytest.fixture
+    def there(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        program = tmp_path / "tesseract"
+        program.write_text("#!/bin/sh\nprintf 'Here:\\ndeu\\neng\\nosd\\n'\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+        installed_languages.cache_clear()
+        yield
+        installed_languages.cache_clear()
+
+    @pytest.fixture
+    def absent(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        monkeypatch.setenv("PATH", str(tmp_path))
+        installed_languages.cache_clear()
+        yield
+        installed_languages.cache_clear()
+
+    @pytest.mark.usefixtures("there")
+    def test_all_languages_are_there(self) -> None:
+        assert _scans(Settings()) == Finding("scans", True, "recognised by Tesseract in deu, eng")
+
+    @pytest.mark.usefixtures("there")
+    def test_a_language_is_missing(self) -> None:
+        finding = _scans(Settings(ocr_languages="eng+chi_sim"))
+        assert (finding.ok, finding.detail) == (True, "recognised by Tesseract in eng")
+        assert finding.way_out == "For chi_sim: `apt-get install tesseract-ocr tesseract-ocr-chi-sim`."
+        assert _scans(Settings(ocr_languages="fra")).detail == "Tesseract has none of the languages set"
+
+    @pytest.mark.usefixtures("absent")
+    def test_tesseract_is_missing(self) -> None:
+        finding = _scans(Settings())
+        assert finding.ok
+        assert "not installed" in finding.detail
+        assert "tesseract-ocr tesseract-ocr-deu" in finding.way_out
+
+    def test_it_is_switched_off(self) -> None:
+        assert "by the setting `ocr`" in _scans(Settings(ocr="off")).detail
 
 
 class TestPromoted:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from reader.evidence import rank
+from reader.evidence import Evidence, holding, rank
+from reader.quotes import Span
 from retriever.encode import Encoder, Vectors
 from retriever.schema import Hit
 
@@ -52,6 +53,30 @@ def ranked(question: str, hits: Sequence[Hit], encoder: Encoder | None = None) -
 )
 def test_headings_and_questions_are_no_evidence(make_hit: Make, language: str, text: str, left: set[str]) -> None:
     assert set(ranked("Wo liegt die Grenze? Where?", [make_hit(text, language=language)])) == left
+
+
+@pytest.mark.parametrize(
+    ("answer", "held"),
+    [
+        ("25 Euro", "Es sind 25 Euro."),
+        ("25 Euro.", "Es sind 25 Euro."),
+        ("euro", "Nie mehr als 125 Euro."),  # in other capitals, so the likeliest one
+        ("sind", "Es sind 25 Euro."),
+        ("5 Euro", None),  # a part of 25 and 125 only
+        ("Dollar", None),
+        ("(a) Straße*", "Siehe (a) Straße*."),
+        ("", None),
+        (" . ", None),
+    ],
+)
+def test_the_likeliest_sentence_that_has_the_answer(make_hit: Make, answer: str, held: str | None) -> None:
+    hit = make_hit("Es sind 25 Euro. Nie mehr als 125 Euro. Siehe (a) Straße*.", language="de")
+    spans = [Span(1, hit.text.index(part), hit.text.index(part) + len(part)) for part in _PARTS]
+    found = holding(answer, [Evidence(span, 0.0) for span in spans], [hit])
+    assert (hit.text[found.start : found.end] if found else None) == held
+
+
+_PARTS = ("Nie mehr als 125 Euro.", "Es sind 25 Euro.", "Siehe (a) Straße*.")
 
 
 def test_no_passages_no_evidence() -> None:

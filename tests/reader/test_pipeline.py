@@ -211,7 +211,8 @@ def test_history_helps_to_search_and_stands_in_the_prompt(open_pipeline: Open, f
     contents = [message.content for message in engine.prompts[0].messages]
     assert any(turn.question in content for content in contents)
     assert any(turn.answer in content for content in contents)
-    assert contents[-1].endswith("Question: And how long then?")
+    assert contents[-1].endswith("Question: And how long then? (power DSH-2)")
+    assert answer.query == "And how long then? (power DSH-2)"
 
 
 def test_dropped_passages_are_noted(open_pipeline: Open, fake_engine: Callable[..., Any]) -> None:
@@ -237,6 +238,24 @@ def test_only_the_best_evidence_is_quotable_if_so_calibrated(open_pipeline: Open
     assert KILOMETRE in one
     assert "Die Grenze" not in one
     assert "Die Grenze" in rules()
+
+
+def test_a_bare_answer_is_proven_by_the_sentence_that_has_it(open_pipeline: Open) -> None:
+    bare = Calibration(quoting=False, extractive=True)
+    answer = open_pipeline("<ANSWER>: 0,30 Euro", calibration=bare).answer(ASKED)
+    assert (answer.answer, answer.abstained) == ("0,30 Euro", False)
+    assert [quote.text for quote in answer.quotes] == [KILOMETRE]
+    unproven = abstention(open_pipeline("<ANSWER>: 0,31 Euro", calibration=bare))
+    assert (unproven.reason, unproven.quotes) == ("unproven", ())
+    assert abstention(open_pipeline("<ANSWER>: NOT FOUND", calibration=bare)).reason == "not_in_passages"
+
+
+def test_who_does_not_quote_is_not_made_to(open_pipeline: Open, fake_engine: Callable[..., Any]) -> None:
+    engine = fake_engine("<ANSWER>: 0,30 Euro")
+    open_pipeline(engine=engine, calibration=Calibration(quoting=False, extractive=True, quotable=1)).answer(ASKED)
+    assert "begin_quote" not in engine.grammars[0]
+    assert "0,30 Euro je Kilometer" in engine.grammars[0]
+    assert "Die Grenze" not in engine.grammars[0]
 
 
 @pytest.mark.parametrize("question", ["", "  \n"])

@@ -163,6 +163,34 @@ def test_an_extractive_answer_is_words_of_the_quoted_passage(two: list[Hit], ans
     assert accepts(rules, quoting(1, "Guests pay 9.40 euros.", answer)) == taken
 
 
+@pytest.mark.parametrize(
+    ("says", "words", "anything"),
+    [
+        (f"{ANSWER} 9.40 euros", True, True),
+        (f"{ANSWER} NOT FOUND", True, True),
+        (f"{ANSWER} nothing of the kind", False, True),
+        (f"{ANSWER} Danach nicht", True, True),
+        (f"{ANSWER} less. Danach", False, True),
+        (f"{ANSWER} ", False, False),
+        (quoting(1, "Guests pay 9.40 euros."), False, False),
+        ("9.40 euros", False, False),
+    ],
+)
+def test_who_does_not_quote_only_answers(two: list[Hit], says: str, words: bool, anything: bool) -> None:
+    assert accepts(grammar(two, Freedom(True, False, True, False)), says) == words
+    assert accepts(grammar(two, Freedom(True, False, False, False)), says) == anything
+
+
+def test_an_answer_alone_is_words_of_one_sentence_of_the_evidence(two: list[Hit]) -> None:
+    at = two[0].text.index("Staff")
+    evidence = [Span(1, at, at + len("Staff pay less.")), Span(1, 0, len("Guests pay 9.40 euros."))]
+    rules = grammar(two, Freedom(False, False, True, False), evidence=evidence)
+    assert accepts(rules, f"{ANSWER} pay less")
+    assert accepts(rules, f"{ANSWER} 9.40 euros")
+    assert not accepts(rules, f"{ANSWER} euros. Staff")
+    assert not accepts(rules, f"{ANSWER} Danach nicht")
+
+
 def test_evidence_restricts_what_may_be_quoted(two: list[Hit]) -> None:
     at = two[0].text.index("Staff")
     rules = grammar(two, Freedom(False, False, True), evidence=[Span(1, at, at + len("Staff pay less."))])

@@ -25,6 +25,7 @@ OTHERS: dict[str, object] = {
     "may_abstain": False,
     "reasoning": False,
     "extractive": True,
+    "quoting": False,
     "shots": False,
 }
 

@@ -305,7 +305,76 @@ class TestContract:
                 assert {passage.source for passage in index.passages(list(found)).values()} == expected
 
 
+class TestDates:
+    """Ranges of dates, beside the values that are meant exactly."""
+
+    DAYS = ("2023-12-31", "2024-01-01", "2024-06-30", "2024-12-31", "2025-01-01", "2024", "Herbst 2024", "")
+
+    @pytest.fixture
+    def dated(self, make_index: MakeIndex, fakes: ModuleType) -> Index:
+        """An index of a document for each of the days, named after it, and of one without any."""
+        made = [fakes.document(f"d {day}", "hotel", metadata={"date": day, "kind": "pdf"}) for day in self.DAYS]
+        return make_index([*made, fakes.document("undated", "hotel", metadata={"kind": "2024-06-30"})])
+
+    @pytest.mark.parametrize(
+        ("values", "found"),
+        [
+            (["2024-01-01..2024-12-31"], {"2024-01-01", "2024-06-30", "2024-12-31"}),
+            (["2024-06-30..2024-06-30"], {"2024-06-30"}),
+            (["2024-07-01.."], {"2024-12-31", "2025-01-01"}),
+            (["..2024-01-01"], {"2023-12-31", "2024-01-01", "2024"}),
+            (["..2023-01-01", "2025-01-01.."], {"2025-01-01"}),
+            (["2023-12-31", "2024-12-01.."], {"2023-12-31", "2024-12-31", "2025-01-01"}),
+            (["2026-01-01..2026-12-31"], set()),
+            (["2024-06-30"], {"2024-06-30"}),
+            (["Herbst 2024"], {"Herbst 2024"}),
+        ],
+    )
+    def test_both_sides_find_what_is_within(self, dated: Index, values: list[str], found: set[str]) -> None:
+        for side in ({"vector": np.ones(32, "f4"), "terms": []}, {"vector": None, "terms": ["de:hotel"]}):
+            rows = by_row(dated.candidates(**side, depth=50, filters={"date": values}))
+            assert {passage.source.removeprefix("d ") for passage in dated.passages(list(rows)).values()} == found
+
+    def test_with_another_filter(self, dated: Index) -> None:
+        filters = {"date": ["2024-01-01.."], "kind": ["html"]}
+        assert dated.candidates(vector=np.ones(32, "f4"), terms=["de:hotel"], depth=50, filters=filters) == []
+
+    def test_only_dates_have_ranges(self, dated: Index) -> None:
+        filters = {"kind": ["2024-01-01..2024-12-31"]}
+        assert dated.candidates(vector=np.ones(32, "f4"), terms=["de:hotel"], depth=50, filters=filters) == []
+
+    @pytest.mark.parametrize(
+        "value",
+        ["..", "2024..", "2024-01-01..2024-13-01", "2024-02-30..", "20240101..20241231", "2024-W01-1..", "gestern..heute",
+         "2024-01-01...2024-02-01", "2024-01-01..2024-02-01..2024-03-01", "2024-12-31..2024-01-01", " 2024-01-01..",
+         "٢٠٢٤-01-01.."],
+    )  # fmt: skip
+    def test_a_malformed_range_is_refused(self, dated: Index, value: str) -> None:
+        for side in ({"vector": np.ones(32, "f4"), "terms": []}, {"vector": None, "terms": ["de:hotel"]}):
+            with pytest.raises(QueryError):
+                dated.candidates(**side, depth=50, filters={"date": ["2024-06-30", value]})
+
+
 class TestGenerations:
+    def test_a_document_is_given_as_it_is_now(self, make_generations: MakeGenerations, fakes: ModuleType) -> None:
+        store, generations = make_generations()
+        names = {name: fakes.document(name).id for name in "abc"}
+        assert (generations.revision(), generations.document(names["a"])) == (0, None)
+        put = [fakes.document("a", "hotel\nbahn", title="Alt"), fakes.document("b", "bahn")]
+        for document in put:
+            fakes.put_lines(store, fakes.FakeEncoder(), document)
+        first = generations.build(fakes.STAMP, "one", dimensions=32)
+        generations.swap(first, expected=None, keep=False)
+        assert [generations.document(names[name]) for name in "abc"] == [*put, None]
+        before = generations.revision()
+        changed = fakes.document("a", "hotel\nessen", title="Neu")
+        fakes.put_lines(store, fakes.FakeEncoder(), changed)
+        store.remove("b")
+        second = generations.update(first)
+        generations.swap(second, expected=first, keep=False)
+        assert [generations.document(names[name]) for name in "abc"] == [changed, None, None]
+        assert generations.revision() == store.revision() > before
+
     def test_none_at_first(self, make_generations: MakeGenerations, fakes: ModuleType) -> None:
         _, generations = make_generations()
         assert generations.live() is None

@@ -89,7 +89,7 @@ def test_a_socket_that_is_cut_stops_the_model_and_frees_its_place(
     fake.script = scripts["silent"]
     running = serve(fake, queue=1)
     body = json.dumps({"question": "Bis wann?", "stream": stream}).encode()
-    head = f"POST /v1/ask HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"POST /v1/ask HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", int(running.url.rpartition(":")[2]))) as client:
         client.sendall(head.encode() + body)
         assert eventually(lambda: running.gate.taken == 1)
@@ -181,6 +181,7 @@ def test_one_line_is_logged_for_a_question_and_the_question_is_not_in_it(
         "seconds": 0,
         "hits": 2,
         "quotes": 1,
+        "cached": False,
         "release": "a41be5d2c9f07318",
     }
     assert (second["outcome"], second["stream"]) == ("cancelled", True)

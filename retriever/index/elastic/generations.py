@@ -23,6 +23,7 @@ from retriever.index.elastic.records import Meta
 from retriever.index.elastic.search import ElasticIndex, SearchOptions
 from retriever.index.elastic.state import States
 from retriever.index.elastic.writer import Writer
+from retriever.schema import Document
 from retriever.settings import Settings
 from retriever.store import Store
 
@@ -142,6 +143,17 @@ class ElasticGenerations:
         with mapped_errors(self._client):
             index = self._names.index(self._names.previous)
             return self._generation(index) if index else None
+
+    def revision(self) -> int:
+        """Return the revision that the live generation shows, as of a moment ago."""
+        with mapped_errors(self._client):
+            snapshot = self._states.recent(self._names.live)
+            return snapshot.state.revision if snapshot else 0
+
+    def document(self, document: str) -> Document | None:
+        """Return what the live generation shows now."""
+        live = self.live(fresh=True)
+        return self.open(live).shown(document) if live else None
 
     def open(self, generation: Generation) -> ElasticIndex:
         """Open a generation."""

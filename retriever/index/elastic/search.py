@@ -12,6 +12,7 @@ from elasticsearch import Elasticsearch, NotFoundError
 from retriever.encode import Vectors
 from retriever.errors import IndexMissing, QueryError
 from retriever.index.base import Candidate, Filters, Formula
+from retriever.index.dates import split_ranges
 from retriever.index.elastic.client import PAUSES, is_busy, mapped_errors, refusal
 from retriever.index.elastic.records import (
     Meta,
@@ -129,6 +130,16 @@ class ElasticIndex:
         made = document_of(records)
         return made if made.id == document else None
 
+    def shown(self, document: str) -> Document | None:
+        """Return a document in the version that this index shows now; None if it shows none."""
+        with mapped_errors(self._client):
+            passing = _passing(self._snapshot(now=True).state, {"document": [document]})
+            # Versions cannot be found by their document, and those without chunks have no text to ask for.
+            found = self._client.search(
+                index=self.name, size=1, query={"bool": {"filter": passing}}, allow_partial_search_results=False
+            )["hits"]["hits"]
+        return self.document(document, passage_of(found[0]["_source"]).revision) if found else None
+
     def _snapshot(self, *, now: bool = False) -> Snapshot:
         snapshot = self._states.read(self.name) if now else self._states.recent(self.name)
         if snapshot is None:
@@ -231,8 +242,20 @@ def _passing(state: State, filters: Filters) -> list[Mapping[str, Any]]:
     for key, values in filters.items():
         if len(values) > MOST_VALUES:
             raise QueryError(f"{len(values)} values of “{key}” are too many to filter by.")
-        passing.append({"terms": {"filters": [filter_term(key, value) for value in values]}})
+        passing.append(_having(key, values))
     return passing
+
+
+def _having(key: str, values: Sequence[str]) -> Mapping[str, Any]:
+    """Return what finds documents that have one of these values."""
+    exact, ranges = split_ranges(key, values)
+    alike: list[Mapping[str, Any]] = [{"terms": {"filters": [filter_term(key, value) for value in exact]}}]
+    # The terms of one key stand together, in the order of its values.
+    within = [
+        {"range": {"filters": {"gte": filter_term(key, wanted.first), "lte": filter_term(key, wanted.last)}}}
+        for wanted in ranges
+    ]
+    return {"bool": {"should": [*alike, *within]}} if within else alike[0]
 
 
 def _check(filters: Filters, state: State) -> None:

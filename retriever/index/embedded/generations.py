@@ -14,6 +14,7 @@ from retriever.errors import IndexDamaged, IndexMissing, StoreError, SwapLost
 from retriever.index.base import Formula, Generation, Refused, Stamp
 from retriever.index.embedded.folder import fsync, write
 from retriever.index.embedded.search import EmbeddedIndex
+from retriever.schema import Document
 from retriever.store import Store
 
 __all__ = ["EmbeddedGenerations"]
@@ -58,6 +59,14 @@ class EmbeddedGenerations:
     def previous(self) -> Generation | None:
         """Return what was live before the last rebuild or rollback."""
         return _read(self._store.recall("previous"))
+
+    def revision(self) -> int:
+        """Return the store's own."""
+        return self._store.revision()
+
+    def document(self, document: str) -> Document | None:
+        """Return what the store holds, published or not."""
+        return self._store.document(document)
 
     def open(self, generation: Generation) -> EmbeddedIndex:
         """Open a generation, whatever revision it shows."""

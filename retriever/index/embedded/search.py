@@ -14,6 +14,7 @@ import tantivy
 from retriever.encode import Vectors
 from retriever.errors import IndexMissing, QueryError
 from retriever.index.base import Candidate, Filters, Formula, Stamp
+from retriever.index.dates import split_ranges
 from retriever.index.embedded.folder import FORMAT, filter_term, keep_to_one_thread, sizes
 from retriever.schema import Document
 from retriever.store import Passage, Store
@@ -68,6 +69,7 @@ class EmbeddedIndex:
     def candidates(self, *, vector: Vectors | None, terms: Sequence[str], depth: int, filters: Filters) -> list[Candidate]:
         """Return the union of both sides' best chunks with both exact scores; see `Index.candidates`."""
         self._check(filters)
+        filters = {key: self._exactly(key, values) for key, values in filters.items()}
         if not len(self):
             return []
         found: dict[int, float] = {}
@@ -100,6 +102,12 @@ class EmbeddedIndex:
         """Return a version of a document, from the store."""
         del document  # the revision alone names the version
         return self._store.document_born(revision)
+
+    def _exactly(self, key: str, values: Sequence[str]) -> list[str]:
+        """Return the values that a document must have one of, each range as those within it that there are."""
+        exact, ranges = split_ranges(key, values)
+        there = {entry[key] for entry in self._documents if key in entry} if ranges else set()
+        return exact + [value for value in sorted(there) if any(wanted.holds(value) for wanted in ranges)]
 
     def _by_vector(self, vector: Vectors, filters: Filters, depth: int) -> list[int]:
         parameters = None
