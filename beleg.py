@@ -13,6 +13,7 @@ __all__ = ["main"]
 # Short helps stand here so that `beleg --help` imports no package.
 _COMMANDS = {
     "index": ("retriever.cli_index", "Read files and folders and make them searchable."),
+    "documents": ("serving.cli_documents", "List what is indexed, look into it, add files and remove documents."),
     "rebuild": ("retriever.cli_index", "Build a new index beside the live one, and swap them."),
     "rollback": ("reader.cli_rollback", "Bring back the reader or the index before the last promotion or rebuild."),
     "search": ("retriever.cli", "Find passages; no language model is asked."),

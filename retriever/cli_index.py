@@ -38,7 +38,8 @@ _journal = click.option("--journal", type=click.Path(path_type=Path), help="Appe
 def index(paths: tuple[Path, ...], *, prune: bool, journal: Path | None, as_json: bool) -> None:
     """Read files and folders and make them searchable.
 
-    PDF, HTML, Markdown and plain text. Files that have not changed are skipped; only new passages are encoded. Stop it whenever
+    PDF, Word, Excel, PowerPoint, OpenDocument text, RTF, CSV, e-mail, HTML, Markdown and plain text; scans where Tesseract is
+    installed. Files that have not changed are skipped; only new passages are encoded. Stop it whenever
     you like: the next run goes on. Exit code 3 says that some files were left out; each is named with the reason.
 
     An index keeps its encoder and the size of its chunks, whatever the settings say by now, until `beleg rebuild`.
@@ -85,6 +86,7 @@ def index(paths: tuple[Path, ...], *, prune: bool, journal: Path | None, as_json
                 reference,
                 max_bytes=chosen.max_file_mb << 20,
                 timeout_s=chosen.load_timeout_s,
+                ocr=chosen.ocr_languages if chosen.ocr == "auto" else "",
                 prune=prune,
                 keep_s=chosen.rollback_days * 86400,
                 wait_s=_WAIT_S,

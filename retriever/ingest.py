@@ -10,14 +10,16 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from retriever.errors import IndexMismatch, LoadError
 from retriever.fill import GROUP, Maker
 from retriever.index.base import Generation, Generations
-from retriever.load import LOADER, content_hash, discover, source_of
+from retriever.load import LOADER, content_hash, discover, load, source_of
 from retriever.load.isolated import Loader
+from retriever.load.ocr import LANGUAGES
 from retriever.publish import publish
 from retriever.schema import Document
 from retriever.store import IndexedChunk, Known, Store
@@ -54,6 +56,7 @@ class Ingest:
         store: written to; the run holds its writer lock.
         maker: of the live generation, if there is one.
         reference: the model reference by which the maker's encoder was opened.
+        ocr: languages in which scanned pages are recognised; empty does not.
         prune: also remove documents that came from below the given folders and are gone.
         keep_s: see `publish`.
         wait_s: how long to wait for another run to finish.
@@ -68,6 +71,7 @@ class Ingest:
     reference: str
     max_bytes: int
     timeout_s: float
+    ocr: str = LANGUAGES
     prune: bool = False
     keep_s: float = float("inf")
     wait_s: float = 0.0
@@ -140,7 +144,8 @@ class Ingest:
                 self.on_outcome(Outcome(source, "unchanged"))
             else:
                 todo.append((path, source))
-        with Loader(max_bytes=self.max_bytes, timeout_s=self.timeout_s) as loader:
+        read = partial(load, ocr=self.ocr)
+        with Loader(max_bytes=self.max_bytes, timeout_s=self.timeout_s, loader=read) as loader:
             for document in loader.load_many(todo):
                 if isinstance(document, LoadError):
                     self._failed(document)

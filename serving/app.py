@@ -13,22 +13,33 @@ from starlette.responses import Response
 from retriever.errors import BelegError
 from retriever.settings import Settings
 from serving import examples
+from serving.access import Access
 from serving.asking import Served
+from serving.documents import Documents
 from serving.gate import Gate
 from serving.jobs.jobs import Jobs
 from serving.problems import Problem, respond
 from serving.routes.ask import ask_router
+from serving.routes.documents import UPLOADS, documents_router
 from serving.routes.feedback import feedback_router
 from serving.routes.health import health_router
 from serving.routes.jobs import jobs_router
 from serving.routes.search import search_router
+from serving.routes.suggestions import suggestions_router
 from serving.shell import Shell
+from serving.ui import ui_router
 
 __all__ = ["create_app"]
 
 
 def create_app(
-    pipeline: Served, settings: Settings, *, gate: Gate | None = None, jobs: Jobs | None = None, heartbeat_s: float = 15.0
+    pipeline: Served,
+    settings: Settings,
+    *,
+    gate: Gate | None = None,
+    jobs: Jobs | None = None,
+    documents: Documents | None = None,
+    heartbeat_s: float = 15.0,
 ) -> FastAPI:
     """Return the service, ready for any ASGI server.
 
@@ -36,9 +47,11 @@ def create_app(
         pipeline: answers and searches; stays the caller's to close.
         gate: for a caller who will close it before shutting down; defaults to one with `settings.queue` places.
         jobs: for a caller who will close it; defaults to those of the settings, which connect when first asked for.
+        documents: likewise.
         heartbeat_s: how long a stream may be silent.
     """
     gate = gate or Gate(settings.queue)
+    jobs = jobs or Jobs(settings)
     app = _App(
         title="Beleg",
         summary="Answers questions over a company's own documents, with verbatim quotes.",
@@ -51,10 +64,15 @@ def create_app(
     )
     app.include_router(ask_router(pipeline, gate, heartbeat_s=heartbeat_s))
     app.include_router(search_router(pipeline))
+    app.include_router(suggestions_router(pipeline))
     app.include_router(feedback_router(settings.data_dir))
-    app.include_router(jobs_router(jobs or Jobs(settings), documents=settings.documents))
+    app.include_router(jobs_router(jobs, documents=settings.documents))
+    documents = documents or Documents(settings)
+    app.include_router(documents_router(documents, jobs, changes=settings.uploads and settings.jobs))
     app.include_router(health_router(pipeline, gate))
-    app.add_middleware(Shell)
+    app.include_router(ui_router())
+    app.add_middleware(Access, host=settings.host, names=settings.hosts)
+    app.add_middleware(Shell, uploads=UPLOADS, largest_upload=settings.max_file_mb << 20)
     return app
 
 

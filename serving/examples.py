@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from pydantic.config import JsonDict
 
-__all__ = ["ANSWER", "ASK", "FEEDBACK", "HITS", "JOB", "JOB_REQUEST", "PROBLEM", "SEARCH", "STREAM"]
+__all__ = [
+    "ANSWER",
+    "ASK",
+    "DOCUMENTS",
+    "FEEDBACK",
+    "HITS",
+    "JOB",
+    "JOB_REQUEST",
+    "PROBLEM",
+    "REMOVED",
+    "SEARCH",
+    "STREAM",
+    "UPLOADED",
+]
 
 _PLACE: JsonDict = {
     "document": "5f2d0c7a91e4b386",
@@ -38,6 +51,8 @@ ANSWER: JsonDict = {
     "timings": {"search": 0.0121, "read": 3.4077},
     "reasoning": "##begin_quote## Receipts over 25 euros must be handed in within 30 days. ##end_quote##",
     "notes": [],
+    "query": "Until when must I hand in receipts?",
+    "cached": False,
 }
 
 FEEDBACK: JsonDict = {
@@ -71,6 +86,38 @@ JOB: JsonDict = {
     "result": None,
     "error": None,
 }
+
+DOCUMENTS: JsonDict = {
+    "documents": [
+        {
+            "document": "5f2d0c7a91e4b386",
+            "source": "/srv/documents/handbook/travel.pdf",
+            "title": "Travel",
+            "name": "travel.pdf",
+            "folder": "handbook",
+            "kind": "pdf",
+            "language": "en",
+            "date": "2026-03-02",
+            "pages": 12,
+            "chunks": 41,
+            "characters": 30118,
+            "uploaded": False,
+        }
+    ],
+    "total": 1,
+    "facets": {"kind": {"pdf": 5, "html": 2}, "language": {"en": 4, "de": 3}, "folder": {"handbook": 7}},
+}
+
+UPLOADED: JsonDict = {
+    "name": "leave.pdf",
+    "path": "hr/leave.pdf",
+    "bytes": 48213,
+    "replaced": False,
+    "document": "91e4b3865f2d0c7a",
+    "job": "index-20261121-153012-7c40",
+}
+
+REMOVED: JsonDict = {"document": "91e4b3865f2d0c7a", "job": "remove-20261121-160533-01c2", "file": "deleted"}
 
 PROBLEM: JsonDict = {
     "type": "urn:beleg:index-missing",

@@ -34,7 +34,21 @@ from retriever.errors import (
     SwapLost,
 )
 from serving import examples
-from serving.errors import JobConflict, JobMissing, JobRefused, JobsUnavailable, ShuttingDown
+from serving.errors import (
+    DocumentMissing,
+    FileChanged,
+    FileMissing,
+    HostRefused,
+    JobConflict,
+    JobMissing,
+    JobRefused,
+    JobsUnavailable,
+    KindUnknown,
+    ShuttingDown,
+    UploadNotKept,
+    UploadRefused,
+    UploadsOff,
+)
 from serving.payloads import well_formed
 
 __all__ = ["KINDS", "MEDIA_TYPE", "FieldError", "Kind", "Problem", "headers_of", "problem_of", "problem_responses", "respond"]
@@ -82,10 +96,18 @@ KINDS: Mapping[type[BelegError], Kind] = {
     FeedbackError: Kind(507, "feedback-not-kept", "What was said cannot be kept"),
     Overloaded: Kind(503, "overloaded", "Too many questions wait already"),
     ShuttingDown: Kind(503, "shutting-down", "The server is shutting down", 5),
+    HostRefused: Kind(421, "host-refused", "The server does not go by that name"),
     JobMissing: Kind(404, "job-missing", "There is no such job"),
     JobConflict: Kind(409, "job-conflict", "That does not go with the jobs as they are"),
     JobRefused: Kind(422, "job-refused", "The job may not read these files"),
     JobsUnavailable: Kind(503, "jobs-unavailable", "The job database cannot be used", 10),
+    DocumentMissing: Kind(404, "document-missing", "There is no such document"),
+    FileMissing: Kind(404, "file-missing", "There is no such file or page"),
+    FileChanged: Kind(409, "file-changed", "The file is not what was indexed"),
+    UploadsOff: Kind(403, "uploads-off", "Documents cannot be changed here"),
+    UploadRefused: Kind(422, "upload-refused", "The file cannot be kept"),
+    KindUnknown: Kind(415, "kind-unknown", "Files of that kind are not read"),
+    UploadNotKept: Kind(507, "upload-not-kept", "There is no room for the file"),
     SettingsError: Kind(500, "settings", "A setting is wrong"),
     LoadError: Kind(500, "load", "A file cannot be read"),
     ModelError: Kind(500, "model", "A model is missing or damaged"),

@@ -6,7 +6,7 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from types import FrameType
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from retriever.errors import SettingsError
 from retriever.settings import Settings
 from serving.app import create_app
 from serving.asking import Served
+from serving.documents import Documents
 from serving.gate import Gate
 from serving.jobs.jobs import Jobs
 from serving.jobs.worker import JobWorker
@@ -65,8 +66,10 @@ def run(
         pipeline = open_pipeline(settings)
         gate = Gate(settings.queue)
         try:
-            with _working(settings, make_worker) as jobs:
-                app = create_app(pipeline, settings, gate=gate, jobs=jobs)
+            with _working(settings, make_worker) as jobs, closing(Documents(settings)) as documents:
+                if settings.jobs:
+                    documents.uploads.clean()
+                app = create_app(pipeline, settings, gate=gate, jobs=jobs, documents=documents)
                 Server(app, gate, on_start=lambda socket_: announce(_url(socket_))).run(sockets=[listener])
         finally:
             gate.close()

@@ -17,7 +17,8 @@ import pytest
 
 Beleg = Callable[..., "subprocess.CompletedProcess[str]"]
 
-COMMANDS = ["index", "rebuild", "rollback", "search", "settings", "fetch", "ask", "doctor", "serve", "evaluate", "calibrate"]
+COMMANDS = ["index", "rebuild", "rollback", "search", "settings", "fetch", "ask", "doctor", "serve", "documents"]
+COMMANDS += ["evaluate", "calibrate"]
 HIT_KEYS = {"document", "source", "title", "page", "start", "end", "text", "score", "dense", "keyword"}
 QUOTE_KEYS = {"document", "source", "title", "page", "start", "end", "text"}
 ANSWER_KEYS = {"answer", "abstained", "reason", "quotes", "hits", "release", "timings"}

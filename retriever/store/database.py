@@ -17,7 +17,16 @@ from retriever.errors import StoreError
 
 __all__ = ["Database"]
 
-_SCHEMA_VERSION = 2
+_SCHEMA_VERSION = 3
+
+# All that a list of documents says of one, so that a listing reads no texts: SQLite takes the expressions from the index.
+_FROM_2 = """
+CREATE INDEX documents_listed ON documents (
+    title, document, source, language, json_extract(metadata, '$.kind'), json_extract(metadata, '$.folder'),
+    json_extract(metadata, '$.name'), json_extract(metadata, '$.date'), json_array_length(pages), length(text)
+) WHERE retired IS NULL;
+"""
+
 _SCHEMA = """
 CREATE TABLE documents (
     revision INTEGER PRIMARY KEY,       -- at which this version was born; unique, since each change takes its own
@@ -75,6 +84,9 @@ DROP INDEX chunks_revision;
 CREATE INDEX chunks_revision ON chunks (revision, chunking);
 CREATE INDEX documents_retired ON documents (retired) WHERE retired IS NOT NULL;
 """
+
+_STEPS = {0: _SCHEMA + _FROM_2, 1: _FROM_1 + _FROM_2, 2: _FROM_2}
+"""What makes a file of each version one of today."""
 
 
 class Database:
@@ -155,7 +167,7 @@ class Database:
             if version == 0:
                 db.execute("PRAGMA journal_mode = WAL")
             with self._transaction():
-                for statement in ("" if version == _SCHEMA_VERSION else _FROM_1 if version else _SCHEMA).split(";\n"):
+                for statement in _STEPS.get(version, "").split(";\n"):
                     db.execute(statement)
                 if version == 1:
                     _adopt_generation(db)

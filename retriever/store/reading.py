@@ -13,7 +13,7 @@ from retriever.analyze import analyze
 from retriever.encode import Vectors
 from retriever.errors import StoreError
 from retriever.schema import Document, Heading
-from retriever.store.database import Database
+from retriever.store.catalogue import Catalogue
 
 __all__ = ["Entry", "Known", "Passage", "Reading"]
 
@@ -79,7 +79,7 @@ class Entry:
         return _terms("\n".join(self.passage.headings), self.passage.language)
 
 
-class Reading(Database):
+class Reading(Catalogue):
     """The store's questions; see `Store`."""
 
     def revision(self) -> int:

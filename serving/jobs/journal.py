@@ -18,7 +18,7 @@ from typing import Any
 __all__ = ["Document", "Journals", "Progress", "read_journal"]
 
 _STATUSES = {"added": "done", "changed": "done", "removed": "done", "unchanged": "skipped", "failed": "failed"}
-_STORED = {"added", "changed"}
+_CHANGED = {"added", "changed", "removed"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +121,8 @@ class _Folded:
         if status not in _STATUSES:
             raise ValueError(status)
         before = self.documents.get(source)
-        # A run that goes on finds unchanged what the run before it has stored: it is this job's work all the same.
-        if status == "unchanged" and before is not None and before.status in _STORED:
+        # A run that goes on finds unchanged what the run before it has stored or removed: it is this job's work all the same.
+        if status == "unchanged" and before is not None and before.status in _CHANGED:
             return
         self.documents[source] = Document(
             source,

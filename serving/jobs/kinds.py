@@ -22,6 +22,7 @@ __all__ = [
     "JobKind",
     "PromoteArguments",
     "RebuildArguments",
+    "RemoveArguments",
     "RollbackArguments",
     "TrainArguments",
     "below",
@@ -29,6 +30,7 @@ __all__ = [
 
 _Text = Annotated[str, Field(min_length=1, max_length=4000), AfterValidator(plain)]
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+_Id = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 _Quantization = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,20}$")]
 _Assignment = Annotated[str, Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*=", max_length=1000), AfterValidator(plain)]
 
@@ -49,7 +51,7 @@ class Arguments(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     def command(self) -> list[str]:
-        """Return what follows `beleg KIND --journal FILE`."""
+        """Return what follows `beleg COMMAND --journal FILE`."""
         return []
 
     def placed(self, place: Callable[[str, str], str]) -> Arguments:
@@ -71,6 +73,28 @@ class IndexArguments(Arguments):
     def placed(self, place: Callable[[str, str], str]) -> IndexArguments:
         """Return the same with other paths."""
         return self.model_copy(update={"paths": [place(f"paths.{at}", path) for at, path in enumerate(self.paths)]})
+
+
+class RemoveArguments(Arguments):
+    """Documents to forget, by their ids; what becomes of their files is settled before."""
+
+    documents: Annotated[list[_Id], Field(min_length=1, max_length=1000)]
+
+    def command(self) -> list[str]:
+        """Return the options and ids of `beleg documents remove`."""
+        return ["--yes", "--keep-files", "--missing-ok", "--", *self.documents]
+
+    def placed(self, place: Callable[[str, str], str]) -> RemoveArguments:
+        """Refuse.
+
+        Raises:
+            JobRefused: always.
+        """
+        del place
+        raise JobRefused(
+            "arguments.documents: documents are not removed by a job that comes over HTTP.",
+            way_out="Send DELETE /v1/documents/{document} for each; it starts the job.",
+        )
 
 
 class RebuildArguments(Arguments):
@@ -181,21 +205,23 @@ class JobKind:
     """A kind of job.
 
     Attributes:
-        name: also of the command that does the work.
         queue: jobs of one queue run one after the other.
         single: whether a second one is refused while one is queued or running.
+        command: that does the work; empty if it is called as the kind is.
     """
 
     name: str
     queue: str
     arguments: type[Arguments]
     single: bool = False
+    command: tuple[str, ...] = ()
 
 
 KINDS: Mapping[str, JobKind] = {
     kind.name: kind
     for kind in (
         JobKind("index", "beleg-index", IndexArguments),
+        JobKind("remove", "beleg-index", RemoveArguments, command=("documents", "remove")),
         JobKind("rebuild", "beleg-rebuild", RebuildArguments, single=True),
         JobKind("rollback", "beleg-rebuild", RollbackArguments, single=True),
         JobKind("train", "beleg-train", TrainArguments),

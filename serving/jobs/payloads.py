@@ -44,7 +44,8 @@ class JobRequest(BaseModel):
     shipped one, or a path), and optionally `set` (a list of `key=value` for the keys of `trainer`, `loss`, `negatives`,
     `adapter`, `passages`, `preprocessing`, `prompt` and `quantization`), `limit` and `name`. `export`: `candidate` (of a
     reader; a name, or a path), and optionally `quantize` (a list of kinds). `promote`: `candidate` (a name, or a path), and
-    optionally `override` (a reason) and `questions`, or of a reader `file` and `unmerged`.
+    optionally `override` (a reason) and `questions`, or of a reader `file` and `unmerged`. `remove` is started by
+    `DELETE /v1/documents/{document}` only.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, json_schema_extra={"examples": [examples.JOB_REQUEST]})

@@ -246,7 +246,8 @@ class JobWorker:
         if so_far.result is not None:
             # All was done, only not checkpointed any more. Again would be wrong: a second rollback undoes the first.
             return self._outcome(job, left_out=so_far.documents["failed"] > 0)
-        command = [kind, "--journal", str(self._folder.file(job, ".jsonl")), *wanted.command()]
+        journal = str(self._folder.file(job, ".jsonl"))
+        command = [*(KINDS[kind].command or (kind,)), "--journal", journal, *wanted.command()]
         try:
             ended = run_process(self._folder, job, self._module, command, check=lambda: self._check(start))
         except OSError as error:

@@ -113,7 +113,7 @@ def feedback_router(data_dir: Path) -> APIRouter:
         "/feedback",
         status_code=201,
         summary="Say what an answer was worth",
-        responses=problem_responses(400, 413, 422, 500, 507),
+        responses=problem_responses(400, 403, 413, 422, 500, 507),
     )
     def feedback(said: FeedbackRequest) -> FeedbackPayload:
         return FeedbackPayload(time=keep(data_dir, said.feedback()).time)

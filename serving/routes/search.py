@@ -16,7 +16,7 @@ def search_router(pipeline: Served) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["search"])
 
     # Not `async`: the framework runs it in its pool of threads, as searching computes.
-    @router.post("/search", summary="Find passages", responses=problem_responses(400, 413, 422, 500, 503))
+    @router.post("/search", summary="Find passages", responses=problem_responses(400, 403, 413, 422, 500, 503))
     def search(wanted: SearchRequest) -> SearchPayload:
         hits = pipeline.search(wanted.query, limit=wanted.limit, mode=wanted.mode, filters=wanted.filters, rerank=wanted.rerank)
         return search_payload(hits)

@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from retriever.schema import Hit
 from retriever.search import Mode
 from retriever.settings import Settings
 from serving.app import create_app
+from serving.documents import Documents
 from serving.gate import Gate
+from serving.jobs.jobs import Jobs
 from serving.run import Server, bind
 
 Cancelled = Callable[[], bool]
@@ -238,13 +240,16 @@ def answer() -> Answer:
 
 
 @contextmanager
-def serving(pipeline: FakePipeline | Relay, *, queue: int = 4, heartbeat_s: float = 15) -> Iterator[Running]:
-    """Run a server; everything that it began must end with it."""
-    gate = Gate(queue)
+def serving(
+    pipeline: FakePipeline | Relay, *, queue: int = 4, heartbeat_s: float = 15, settings: Settings | None = None
+) -> Iterator[Running]:
+    """Run a server that carries out no jobs; everything that it began must end with it."""
+    settings = settings or Settings(queue=queue)
+    gate = Gate(settings.queue)
     up = threading.Event()
-    with bind("127.0.0.1", 0) as listener:
+    with bind("127.0.0.1", 0) as listener, closing(Documents(settings)) as documents, closing(Jobs(settings)) as jobs:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        app = create_app(pipeline, Settings(queue=queue), gate=gate, heartbeat_s=heartbeat_s)
+        app = create_app(pipeline, settings, gate=gate, jobs=jobs, documents=documents, heartbeat_s=heartbeat_s)
         server = Server(app, gate, on_start=lambda _: up.set())
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
@@ -264,6 +269,12 @@ def serve() -> Iterator[Callable[..., Running]]:
     """Start servers of a test's own."""
     with ExitStack() as stack:
         yield lambda pipeline, **more: stack.enter_context(serving(pipeline, **more))
+
+
+@pytest.fixture(scope="session", name="serving")
+def _serving() -> Callable[..., Any]:
+    """Start servers that the tests of a module share."""
+    return lambda **more: serving(FakePipeline(), **more)
 
 
 @pytest.fixture(scope="session")

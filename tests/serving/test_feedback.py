@@ -20,7 +20,8 @@ from serving.routes.feedback import HitRequest
 
 @pytest.fixture
 def client(fake: Any, tmp_path: Path) -> Iterator[TestClient]:
-    with TestClient(create_app(fake, Settings(data_dir=tmp_path / "data")), raise_server_exceptions=False) as client:
+    app = create_app(fake, Settings(data_dir=tmp_path / "data"))
+    with TestClient(app, base_url="http://localhost", raise_server_exceptions=False) as client:
         yield client
 
 
@@ -142,7 +143,7 @@ def test_a_disk_that_refuses(
 
 def test_a_data_folder_that_cannot_be_made(fake: Any, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with TestClient(create_app(fake, Settings(data_dir=tmp_path / "file" / "data"))) as client:
+    with TestClient(create_app(fake, Settings(data_dir=tmp_path / "file" / "data")), base_url="http://localhost") as client:
         assert post(client).status_code == 507
 
 

@@ -18,9 +18,11 @@ def test_the_description(running: Any) -> None:
     assert document["info"]["title"] == "Beleg"
     assert document["info"]["version"] == version("beleg")
     jobs = {"/v1/jobs", "/v1/jobs/{job}", "/v1/jobs/{job}/documents", "/v1/jobs/{job}/cancel", "/v1/jobs/{job}/resume"}
-    assert set(document["paths"]) == {"/v1/ask", "/v1/search", "/v1/feedback", "/healthz", "/readyz"} | jobs
+    asking = {"/v1/ask", "/v1/search", "/v1/suggestions", "/v1/feedback", "/healthz", "/readyz"}
+    parts = ("", "/{document}", "/{document}/text", "/{document}/file", "/{document}/pages/{page}.png", "/{path}")
+    assert set(document["paths"]) == asking | jobs | {f"/v1/documents{part}" for part in parts}
     ask = document["paths"]["/v1/ask"]["post"]["responses"]
-    assert set(ask) == {"200", "400", "413", "422", "500", "502", "503"}
+    assert set(ask) == {"200", "400", "403", "413", "422", "500", "502", "503"}
     assert set(ask["200"]["content"]) == {"application/json", "text/event-stream"}
     assert all(set(ask[status]["content"]) == {"application/problem+json"} for status in ask if status != "200")
     schemas = document["components"]["schemas"]

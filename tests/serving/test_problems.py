@@ -84,6 +84,14 @@ def test_the_status_of_every_class(cls: type[BelegError]) -> None:
         JobMissing: 404,
         JobConflict: 409,
         JobRefused: 422,
+        serving.errors.DocumentMissing: 404,
+        serving.errors.FileMissing: 404,
+        serving.errors.FileChanged: 409,
+        serving.errors.HostRefused: 421,
+        serving.errors.UploadsOff: 403,
+        serving.errors.UploadRefused: 422,
+        serving.errors.KindUnknown: 415,
+        serving.errors.UploadNotKept: 507,
     }
     unavailable = {
         IndexMissing,
