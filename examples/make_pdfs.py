@@ -6,10 +6,10 @@ Beleg itself does not depend on for this purpose, best in an environment of thei
     python -m pip install reportlab markdown-it-py
     python examples/make_pdfs.py
 
-The same source and the same reportlab make the same bytes (``invariant``): no date of making is stored. The typeface is
+The same source and the same reportlab make the same bytes (``invariant``): the date in them is the source's. The typeface is
 Bitstream Vera, which reportlab brings along; it is embedded and covers umlauts, ß, § and °.
 
-A source begins with a head of ``key: value`` lines between two ``---`` lines (title, subject, author, language, the
+A source begins with a head of ``key: value`` lines between two ``---`` lines (title, subject, author, date, language, the
 page's header and footer, and ``page``, the pattern of the page number), followed by Markdown: headings, paragraphs,
 lists and tables.
 """
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 MARGIN = 24 * mm
 REGULAR, BOLD = "Vera", "VeraBd"
+INVARIANT_DATE = b"D:20000101"
+"""What reportlab writes for a date where its bytes shall not vary."""
 
 BODY = ParagraphStyle("body", fontName=REGULAR, fontSize=9.5, leading=13.6, spaceAfter=6)
 CELL = ParagraphStyle("cell", fontName=REGULAR, fontSize=8.5, leading=11)
@@ -145,6 +147,8 @@ def build(source: Path, target: Path, pages: int) -> int:
     frame = Frame(MARGIN, 20 * mm, width, A4[1] - 40 * mm, leftPadding=0, rightPadding=0)
     document.addPageTemplates(PageTemplate(frames=[frame], onPage=furniture))
     document.build(flow(body, width))
+    dated = target.read_bytes().replace(INVARIANT_DATE, b"D:" + head["date"].replace("-", "").encode())
+    target.write_bytes(dated)
     return last
 
 

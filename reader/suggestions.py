@@ -29,6 +29,7 @@ _ENGLISH_TOPIC = re.compile(r"[A-Z][a-z-]{3,}(?: [A-Za-z-]+){0,3}")
 _EMPTY = """
     inhalt inhaltsverzeichnis anhang anlage anlagen einleitung vorwort zusammenfassung übersicht überblick allgemeines hinweise
     geltungsbereich begriff begriffe definitionen gegenstand inkrafttreten schlussbestimmungen kontakt ansprechpartner impressum
+    bezeichnung feststellungen maßnahmen zweck ziel ziele
     empfänger zuständigkeiten verfügbarkeit ausblick fazit quellen literatur
     contents appendix annex introduction preface foreword summary overview conclusion conclusions references contact contacts
     definitions background notes outlook review scope general purpose miscellaneous
