@@ -78,7 +78,8 @@ class Measuring:
         asked = drawn.sample(list(test), min(self.rows, len(test)))
         if not (self.rows and (chosen_by or asked)):
             return Measured(usage, {})
-        watch.on_phase("measure", len(chosen_by) * len(_QUOTABLE) + 2 * len(asked))
+        ways = len(_QUOTABLE) + _may_be_denied(usage, chosen_by)
+        watch.on_phase("measure", len(chosen_by) * ways + 2 * len(asked))
         encoder = self.open_encoder(self.encoder, threads=1)
         metrics: dict[str, Any] = {}
         with self._tuned(recipe, model) as engine:
@@ -89,6 +90,11 @@ class Measuring:
                 }
                 usage = replace(usage, quotable=max(totals, key=totals.__getitem__))
                 metrics["quotable"] = totals
+                if _may_be_denied(usage, chosen_by):
+                    never = replace(usage, may_abstain=False)
+                    metrics["never_abstaining"] = self._total(engine, never, chosen_by, encoder, watch)
+                    if metrics["never_abstaining"] > totals[usage.quotable]:
+                        usage = never
             if asked:
                 metrics["after"] = self._means(self._answers(engine, usage, asked, encoder, watch), encoder)
         if asked:
@@ -139,6 +145,11 @@ class Measuring:
             yield engine
         finally:
             engine.close()
+
+
+def _may_be_denied(usage: Calibration, rows: Sequence[RaftRow]) -> bool:
+    """Say whether rows can tell if a reader had better leave abstention to search and to the check of what it says."""
+    return usage.may_abstain and any(row.abstains for row in rows)
 
 
 def usage_of(recipe: ReaderRecipe, rows: Sequence[RaftRow] = ()) -> Calibration:
