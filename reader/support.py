@@ -18,6 +18,8 @@ _IDENTIFIER = re.compile(r"\b(?=\w*[-/.]?\w*\d)(?=[\w/.-]*[^\W\d_])\w+(?:[-/.]\w
 _YEAR = re.compile(r"(?:19|20)\d\d")
 # A blank joins thousands only: “in 1974 20 % of …” holds two numbers.
 _NUMBER = re.compile(r"(?<!\d)\d{1,3}(?: \d{3})+(?!\d)(?:,\d+)?|\d+(?:[.,:/]\d+)*")
+# What stands before the number of an identifier: “E-309” and “WB20417” say nothing of 309 and 20417.
+_OF_IDENTIFIER = re.compile(r"[^\W\d_][-/.]?$")
 _NAME = re.compile(r"\b[A-ZÄÖÜ][\w-]+")
 # Not after the dot of an ordinal or an abbreviation: in “am 3. Mai” and “Dr. Ihde” a name follows.
 _SENTENCE_START = re.compile(r"(?:^|(?<!\d)(?<!\b\w)(?<!\b\w\w)(?<!\bMrs)(?<!\bProf)\.\s+|[!?:]\s+)\W*$")
@@ -88,18 +90,20 @@ def missing_from_quotes(answer: str, question: str, quotes: Iterable[str]) -> li
     """Return the numbers, dates and names of an answer that neither its quotes nor the question have.
 
     Separators in numbers are ignored, small numbers may be spelled out, and names may be inflected. A word that begins a
-    sentence is no name, unless it is the whole answer.
+    sentence is no name, unless it is the whole answer. The digits of an identifier are no number.
 
     >>> missing_from_quotes("Frau Ihde zahlt 9,40 Euro", "Wer zahlt?", ["Ansprechpartnerin ist Frau Ihde."])
     ['9,40', 'Euro']
+    >>> missing_from_quotes("309", "Wie hoch?", ["E-309 | Lager zu warm"]), missing_from_quotes("E-309", "", ["E-309"])
+    (['309'], [])
     """
     known = " ".join((question, *quotes))
-    numbers = {_digits(match.group()) for match in _NUMBER.finditer(known)}
+    numbers = {(_digits(match.group()), own) for match in _NUMBER.finditer(known) for own in {False, _is_own(match)}}
     words = set(re.findall(r"\w+", known.casefold()))
     missing = [
         match.group()
         for match in _NUMBER.finditer(answer)
-        if _digits(match.group()) not in numbers and not words.intersection(_SPELLED.get(match.group(), ()))
+        if (_digits(match.group()), _is_own(match)) not in numbers and not words.intersection(_SPELLED.get(match.group(), ()))
     ]
     stems = {stem for language in ("de", "en") for stem in analyze(known, language)}
     for match in _NAME.finditer(answer):
@@ -144,6 +148,11 @@ def _coverage(question: str, hit: Hit) -> float:
 
 def _with_place(hit: Hit) -> str:
     return "\n".join((hit.title, *hit.headings, hit.text))
+
+
+def _is_own(number: re.Match[str]) -> bool:
+    """Say whether a number is one, and no part of an identifier."""
+    return _OF_IDENTIFIER.search(number.string[max(0, number.start() - 2) : number.start()]) is None
 
 
 def _digits(number: str) -> str:
