@@ -33,7 +33,8 @@ class Access:
     def __init__(self, app: ASGIApp, *, host: str, names: str) -> None:
         self._app = app
         self._names = frozenset(_plain(name) for name in names.split(",") if name.strip())
-        self._any = not self._names and not _is_loopback(_plain(host))
+        self._host = _plain(host)
+        self._any = not self._names and not _is_loopback(self._host)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request.
@@ -48,14 +49,17 @@ class Access:
             if not self._any and not self._goes_by(_name(host)):
                 raise HostRefused(
                     f"This server does not answer to the name {_name(host) or '(none)'}.",
-                    way_out="Ask it by the address that it listens on, or add the name to the setting `hosts`.",
+                    way_out="Ask it by one of its names, or add this one to the setting `hosts`.",
                 )
             if scope["method"] not in _READING and not _is_own_page(headers, host, self._names):
-                raise HTTPException(403, "A page of another site must not do that.")
+                raise HTTPException(
+                    403,
+                    "A page of another site must not do that. Beleg's own, behind a proxy, goes by a name in the setting `hosts`.",
+                )
         await self._app(scope, receive, send)
 
     def _goes_by(self, name: str) -> bool:
-        return name in self._names or _is_loopback(name)
+        return name == self._host or name in self._names or _is_loopback(name)
 
 
 def _is_own_page(headers: Headers, host: str, names: Container[str]) -> bool:

@@ -118,11 +118,14 @@ def add(context: click.Context, files: tuple[Path, ...], *, folder: str, as_json
     are those of `beleg index`.
     """
     from retriever.cli_index import index
+    from serving.errors import UploadRefused
     from serving.uploads import Uploads, checked_name
 
     uploads = Uploads(open_settings().data_dir)
     # All of them before the first is copied.
     names = [checked_name("/".join(filter(None, (folder.strip("/"), file.name)))) for file in files]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UploadRefused(f"Two of these files would be {twice}.", way_out="Add them one by one, each with its --folder.")
     paths = []
     for file, name in zip(files, names, strict=True):
         with file.open("rb") as source, uploads.begin(name) as upload:

@@ -100,7 +100,7 @@ class _Upload:
             HTTPException: with status 413.
         """
         if self._declared > self._limit:
-            raise _too_large(self._limit)
+            raise _too_large(self._limit, ", the setting `max_file_mb`")
 
     async def receive(self) -> Message:
         """Return the next piece.
@@ -111,7 +111,7 @@ class _Upload:
         self._waits = False
         message = await self._take()
         if self._size > self._limit:
-            raise _too_large(self._limit)
+            raise _too_large(self._limit, ", the setting `max_file_mb`")
         return message
 
     async def drain(self) -> None:
@@ -165,8 +165,8 @@ def _declared(headers: Headers) -> int:
         return 0
 
 
-def _too_large(limit: int) -> HTTPException:
-    return HTTPException(413, f"The body is larger than {limit} bytes.", headers={"Connection": "close"})
+def _too_large(limit: int, setting: str = "") -> HTTPException:
+    return HTTPException(413, f"The body is larger than {limit >> 20} MiB{setting}.", headers={"Connection": "close"})
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -55,6 +55,14 @@ def test_adding_copies_and_indexes(added: subprocess.CompletedProcess[str], data
     assert (root / "files/notes.md").exists()
 
 
+def test_files_that_would_be_one_are_refused(beleg: Beleg, root: Path, tmp_path: Path) -> None:
+    (tmp_path / "plan.txt").write_text("Another plan.", encoding="utf-8")
+    done = beleg("documents", "add", root / "files/plan.txt", tmp_path / "plan.txt", data_dir=tmp_path / "data")
+    assert done.returncode == 1
+    assert "plan.txt" in done.stderr
+    assert not list((tmp_path / "data").rglob("plan.txt"))
+
+
 def test_the_list(beleg: Beleg, data: Path) -> None:
     done = beleg("documents", "list", data_dir=data)
     assert done.returncode == 0

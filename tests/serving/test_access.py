@@ -62,6 +62,7 @@ def test_further_names(ask: Callable[..., httpx.Response]) -> None:
     for name in ("beleg.firma.example", "BELEG.firma.example:443", "papier.firma.example", "localhost:8080"):
         assert ask(name, hosts=names).status_code == 200, name
     assert ask("firma.example", hosts=names).status_code == 421
+    assert ask("192.168.1.5:8080", host="192.168.1.5", hosts=names).status_code == 200
 
 
 def test_an_address_that_others_reach_goes_by_any_name_unless_told(ask: Callable[..., httpx.Response]) -> None:
