@@ -19,6 +19,7 @@ from serving.errors import HostRefused
 __all__ = ["Access"]
 
 _READING = ("GET", "HEAD", "OPTIONS")
+_BEHIND_PROXY = "If it is Beleg's own, behind a proxy, add its name to the setting `hosts`."
 
 
 class Access:
@@ -52,10 +53,7 @@ class Access:
                     way_out="Ask it by one of its names, or add this one to the setting `hosts`.",
                 )
             if scope["method"] not in _READING and not _is_own_page(headers, host, self._names):
-                raise HTTPException(
-                    403,
-                    "A page of another site must not do that. Beleg's own, behind a proxy, goes by a name in the setting `hosts`.",
-                )
+                raise HTTPException(403, f"A page of another site must not do that. {_BEHIND_PROXY}")
         await self._app(scope, receive, send)
 
     def _goes_by(self, name: str) -> bool:
