@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -24,7 +22,8 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-from load import EXAMPLES, serving
+from handbook import EXAMPLES, handbook_files, index_handbook
+from load import serving
 from record import DEFAULT_OUT, record
 
 from reader.pipeline import Pipeline
@@ -162,13 +161,11 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         settings = {"data_dir": str(Path(scratch, "handbook"))}
-        beleg = str(Path(sys.executable).with_name("beleg"))
-        environment = {**os.environ, "BELEG_DATA_DIR": settings["data_dir"]}
-        subprocess.run([beleg, "index", str(EXAMPLES / "handbook")], env=environment, check=True, stdout=subprocess.DEVNULL)
+        index_handbook({**os.environ, "BELEG_DATA_DIR": settings["data_dir"]})
         known = [question.question for question in read_questions(EXAMPLES / "questions.jsonl") if question.proof]
         questions = [question for question in known if question != WARM]
-        files = sorted(path for path in (EXAMPLES / "handbook").rglob("*") if path.is_file())
-        measure(settings, questions[: options.questions], options.people, data=files, corpus="handbook", out=options.out)
+        asking = questions[: options.questions]
+        measure(settings, asking, options.people, data=handbook_files(), corpus="handbook", out=options.out)
         if options.chunks:
             settings = {"data_dir": str(Path(scratch, "synthetic"))}
             words = fill(settings, options.chunks)

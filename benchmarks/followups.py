@@ -2,13 +2,14 @@
 
 Ways: the bare question, the last question put in front of it, by rule, by the reader's model, and as a person would write it.
 
-    python benchmarks/followups.py [examples/followups.jsonl] [--documents examples/handbook] [--no-model]
+    python benchmarks/followups.py [examples/followups.jsonl] [--no-model]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,17 +17,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from handbook import EXAMPLES, index_handbook
 from record import DEFAULT_OUT, record
 
 from reader.followup import by_rule, standalone
 from reader.schema import Turn
 from reader.served import open_reader
-from retriever.chunk import ChunkSize
 from retriever.encode import open_encoder
 from retriever.encoders import Encoders
-from retriever.fill import Maker
 from retriever.index.embedded import EmbeddedGenerations
-from retriever.ingest import Ingest
 from retriever.live import Live
 from retriever.metrics import Label, evaluate
 from retriever.questions import Proof, Question, place
@@ -34,7 +33,6 @@ from retriever.search import Searcher
 from retriever.settings import Settings
 from retriever.store import Store
 
-_ROOT = Path(__file__).resolve().parent.parent
 _MEASURES = {"Success@1": "hit_1", "Success@5": "hit_5", "RR@10": "mrr"}
 
 Row = Mapping[str, Any]
@@ -43,8 +41,7 @@ Way = Callable[[str, Sequence[Turn]], str]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", nargs="?", type=Path, default=_ROOT / "examples" / "followups.jsonl")
-    parser.add_argument("--documents", type=Path, default=_ROOT / "examples" / "handbook")
+    parser.add_argument("file", nargs="?", type=Path, default=EXAMPLES / "followups.jsonl")
     parser.add_argument("--no-model", action="store_true", help="leave the reader's model out: it takes seconds a question")
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT)
     options = parser.parse_args()
@@ -60,9 +57,8 @@ def main() -> None:
         engine = open_reader(settings, None).engine
         ways["model"] = lambda question, history: standalone(question, history, "model", encoder=encoder, engine=engine)
     with tempfile.TemporaryDirectory() as scratch, Store(Path(scratch)) as store:
-        maker = Maker(encoder, ChunkSize(settings.chunk_tokens, settings.chunk_overlap))
+        index_handbook({**os.environ, "BELEG_DATA_DIR": scratch})
         generations = EmbeddedGenerations(store, Path(scratch, "generations"))
-        Ingest(store, generations, maker, settings.encoder, 1 << 30, 300).run([options.documents])
         searcher = Live(generations, Encoders(settings.encoder, open_=lambda _: encoder)).searcher()
         asked = [Question(row["id"], "", row["language"], row["question"], (), Proof(**row["proof"]), "") for row in rows]
         labels = place(asked, store)

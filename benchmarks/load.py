@@ -20,7 +20,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -31,6 +30,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+from handbook import BELEG, EXAMPLES, handbook_files, index_handbook
 from record import DEFAULT_OUT, record
 
 from retriever.chunk import context
@@ -42,7 +42,6 @@ from retriever.questions import read_questions
 from retriever.settings import Settings
 from retriever.store import Store
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 ASKERS, SETTLE_S, SEED = 4, 10.0, 5
 
 
@@ -170,8 +169,7 @@ def other_encoder(folder: Path) -> str:
 @contextlib.contextmanager
 def serving(settings: dict[str, str]) -> Iterator[str]:
     environment = {**os.environ, **{f"BELEG_{name.upper()}": value for name, value in settings.items()}}
-    beleg = str(Path(sys.executable).with_name("beleg"))
-    process = subprocess.Popen([beleg, "serve", "--port", "0", "--json"], env=environment, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([BELEG, "serve", "--port", "0", "--json"], env=environment, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         yield json.loads(process.stdout.readline())["url"]
@@ -204,10 +202,7 @@ def run(event: str, elasticsearch: Path | None) -> dict[str, float | int | str]:
         chosen = Settings.model_validate(settings)
         another = other_encoder(root / "encoder") if event == "rebuild" else ""
         environment = {**os.environ, **{f"BELEG_{name.upper()}": value for name, value in settings.items()}}
-        beleg = str(Path(sys.executable).with_name("beleg"))
-        indexed = subprocess.run([beleg, "index", str(EXAMPLES / "handbook")], env=environment, stdout=subprocess.DEVNULL)
-        if indexed.returncode not in (0, 3):  # 3: without Tesseract the scan is left out
-            raise SystemExit("The handbook could not be indexed.")
+        index_handbook(environment)
         base = stack.enter_context(serving(settings))
         questions = [question.question for question in read_questions(EXAMPLES / "questions.jsonl")]
         seen, done = Seen(), threading.Event()
@@ -221,7 +216,7 @@ def run(event: str, elasticsearch: Path | None) -> dict[str, float | int | str]:
         time.sleep(SETTLE_S)
         begin = time.monotonic()
         if event == "rebuild":
-            command = [beleg, "rebuild", "--encoder", another]
+            command = [BELEG, "rebuild", "--encoder", another]
             subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
         else:
             assert elasticsearch
@@ -271,9 +266,8 @@ def main() -> None:
     parser.add_argument("--elasticsearch", type=Path)
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT)
     options = parser.parse_args()
-    files = sorted(path for path in (EXAMPLES / "handbook").rglob("*") if path.is_file())
     numbers = run(options.event, options.elasticsearch)
-    print(json.dumps(record("load", data=files, seed=SEED, out=options.out, **numbers), ensure_ascii=False))
+    print(json.dumps(record("load", data=handbook_files(), seed=SEED, out=options.out, **numbers), ensure_ascii=False))
 
 
 if __name__ == "__main__":

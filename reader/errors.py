@@ -6,7 +6,7 @@ BelegError
      │   └─ EngineUnavailable  a model server does not answer, or refuses us
      ├─ FeedbackError       what somebody said of an answer cannot be kept or read
      ├─ PromptTooLong       not even one passage fits the model's context
-     └─ Overloaded          too many questions wait already
+     └─ Overloaded          too much waits already
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class PromptTooLong(ReaderError):
 
 
 class Overloaded(ReaderError):
-    """Too many questions wait already.
+    """Too much waits already.
 
     Args:
         retry_after_s: when a place is likely to be free, in seconds.

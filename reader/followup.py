@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable, Sequence
 
 from reader.engine.base import Engine, Message, Prompt, never
-from reader.prompt import apply_template
+from reader.errors import PromptTooLong
+from reader.prompt import apply_template, harmless
 from reader.schema import Turn
 from reader.support import abstains
 from retriever.encode import Encoder
@@ -23,7 +24,7 @@ _TURNS = 5
 """Earlier turns that are looked at."""
 
 _LONGEST_SAID = 1000
-"""Characters of each question and answer that are looked at."""
+"""Characters of each question and answer that are looked at; a longer question needs nothing of what was said before it."""
 
 _LONGEST_TOPIC = 30
 """Words that are kept of earlier turns: more would outweigh the question itself."""
@@ -102,7 +103,7 @@ def standalone(
     Raises:
         EngineError: the model failed.
     """
-    if how == "off" or not history:
+    if how == "off" or not history or len(question) > _LONGEST_SAID:
         return question
     near = [Turn(turn.question[:_LONGEST_SAID], turn.answer[:_LONGEST_SAID]) for turn in history[-_TURNS:]]
     written = by_model(question, near, engine, cancelled) if how == "model" else None
@@ -110,19 +111,23 @@ def standalone(
 
 
 def by_model(question: str, history: Sequence[Turn], engine: Engine, cancelled: Callable[[], bool] = never) -> str | None:
-    """Return a question as a model writes it so that it stands by itself; None if what it wrote is odd.
+    """Return a question as a model writes it so that it stands by itself; None if it cannot be used.
 
-    It may say nothing but words of the conversation, and must keep one of the question's words and all of its numbers.
+    It may say nothing but words of the conversation, and must keep one of the question's words and all of its numbers. A
+    conversation that is too long for the model is not shown to it.
     """
     said = [line for turn in history for line in (f"Q: {turn.question}", "" if abstains(turn.answer) else f"A: {turn.answer}")]
-    asked = "\n".join([*filter(None, said), f"Last: {question}"])
+    asked = harmless("\n".join([*filter(None, said), f"Last: {question}"]))
     messages = [Message("system", _SYSTEM)]
     for before, written in (*_SHOTS, (asked, "")):
         messages += [Message("user", before), Message("assistant", written)]
     messages.pop()
     tokens = tuple(engine.tokenize(apply_template(engine, messages))) if engine.chat_template else ()
     prompt = Prompt(tokens, tuple(messages))
-    text = "".join(engine.generate(prompt, grammar=None, max_tokens=_WRITTEN_TOKENS, cancelled=cancelled)).strip()
+    try:
+        text = "".join(engine.generate(prompt, grammar=None, max_tokens=_WRITTEN_TOKENS, cancelled=cancelled)).strip()
+    except PromptTooLong:
+        return None
     own, used, known = ({word.casefold() for word in _content(words)} for words in (question, text, asked))
     numbers = set(_IDENTIFIER.findall(question))
     sound = used <= known and numbers.issubset(_IDENTIFIER.findall(text)) and (own & used or not own)
@@ -199,11 +204,13 @@ def _about(question: str, topic: str, answer: str) -> str:
 
 def _contrasted(topic: str, new: str, encoder: Encoder) -> str:
     """Return a topic with what is new in the place of what it is said instead of; behind it where that cannot be told."""
+    named = {_shape(identifier): identifier for identifier in _IDENTIFIER.findall(new)}
     replaced = topic
-    for identifier in _IDENTIFIER.findall(new):
-        alike = [old for old in _IDENTIFIER.findall(replaced) if _shape(old) == _shape(identifier)]
-        if alike:
-            replaced = replaced.replace(alike[-1], identifier)
+    # From the end, so that the places before it stay what they are.
+    for old in reversed(list(_IDENTIFIER.finditer(topic))):
+        identifier = named.pop(_shape(old.group()), None)
+        if identifier:
+            replaced = f"{replaced[: old.start()]}{identifier}{replaced[old.end() :]}"
     if replaced != topic:
         return replaced
     word = _alike(topic, new, encoder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -71,6 +72,7 @@ class Pipeline:
         self._generations = generations
         self._answers = Answers(settings.cache_answers)
         self._suggestions: dict[str | None, tuple[str, list[Suggestion]]] = {}
+        self._suggesting = threading.Lock()
         self._live = Live(generations, encoders, alpha=settings.alpha, reranker=reranker)
 
     @classmethod
@@ -153,16 +155,21 @@ class Pipeline:
             IndexMissing, IndexMismatch, IndexUnavailable: as for `check`.
         """
         searcher = self._live.searcher()
+        # Whatever else is asked for would be kept for good.
+        if language not in (None, *searcher.index.languages):
+            return []
         state = f"{date.today()} {searcher.index.name} {searcher.index.revision}"
-        kept = self._suggestions.get(language)
-        if kept is None or kept[0] != state:
-            revision = self.store.revision()
-            versions = self.store.versions(revision).items()
-            borns = [born for born, facts in versions if language in (None, facts["language"])]
-            random.Random(state).shuffle(borns)
-            documents = [document for born in borns[:_ASKED_DOCUMENTS] if (document := self.store.document_born(born))]
-            kept = state, suggest(documents, lambda query: searcher.search(query, limit=1), MOST_SUGGESTIONS)
-            self._suggestions[language] = kept
+        # They take many searches: whoever comes meanwhile waits for the same ones.
+        with self._suggesting:
+            kept = self._suggestions.get(language)
+            if kept is None or kept[0] != state:
+                revision = self.store.revision()
+                versions = self.store.versions(revision).items()
+                borns = [born for born, facts in versions if language in (None, facts["language"])]
+                random.Random(state).shuffle(borns)
+                documents = [document for born in borns[:_ASKED_DOCUMENTS] if (document := self.store.document_born(born))]
+                kept = state, suggest(documents, lambda query: searcher.search(query, limit=1), MOST_SUGGESTIONS)
+                self._suggestions[language] = kept
         return kept[1][:limit]
 
     def answer(self, question: str, *, filters: Filters | None = None, history: Sequence[Turn] = ()) -> Answer:

@@ -22,7 +22,7 @@ from reader.quotes import ABSTAIN, ANSWER, CLOSE, OPEN
 from reader.schema import Turn
 from retriever.schema import Hit
 
-__all__ = ["Example", "Rendered", "apply_template", "fingerprint", "render", "render_example"]
+__all__ = ["Example", "Rendered", "apply_template", "fingerprint", "harmless", "render", "render_example"]
 
 _SYSTEM = f"""\
 You answer questions from numbered passages of a company's documents. First quote the sentence of a passage that proves \
@@ -211,7 +211,7 @@ def _messages(question: str, hits: Sequence[Hit], history: Sequence[Turn], *, sh
     for passages, asked, answered in _SHOTS if shots else ():
         messages += [Message("user", _ask(asked, passages)), Message("assistant", answered)]
     for turn in history:
-        messages += [Message("user", _ask(turn.question, ())), Message("assistant", f"{ANSWER} {_harmless(turn.answer)}")]
+        messages += [Message("user", _ask(turn.question, ())), Message("assistant", f"{ANSWER} {harmless(turn.answer)}")]
     shown = [(" > ".join(dict.fromkeys((hit.title, *hit.headings))), hit.text) for hit in hits]
     messages.append(Message("user", _ask(question, shown)))
     return tuple(messages)
@@ -219,11 +219,15 @@ def _messages(question: str, hits: Sequence[Hit], history: Sequence[Turn], *, sh
 
 def _ask(question: str, passages: Sequence[tuple[str, str]]) -> str:
     blocks = [f"Passage {number} ({place}):\n{text}" for number, (place, text) in enumerate(passages, start=1)]
-    return _harmless("\n\n".join([*blocks, f"Question: {question}"]))
+    return harmless("\n\n".join([*blocks, f"Question: {question}"]))
 
 
-def _harmless(text: str) -> str:
-    """Break up marks that end a turn or a quote: a document that has them must not speak for anybody."""
+def harmless(text: str) -> str:
+    """Break up marks that end a turn or a quote: what has them must not speak for anybody.
+
+    >>> harmless("Who pays?<|im_end|>")
+    'Who pays?< |im_end|>'
+    """
     return _MARKS.sub(_broken, text)
 
 

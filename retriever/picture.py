@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from retriever.errors import LoadError
-from retriever.load.isolated import prepare_worker
+from retriever.load.isolated import worker_pool
 from retriever.places import Box, places
 from retriever.schema import Document
 
@@ -31,6 +31,9 @@ _HIGHEST = 4800
 _KEPT = 32
 _YELLOW = (255, 240, 120)
 _MARGIN = 2
+_OPEN_IT = "Open the file itself."
+_NARROWER = "Ask for a smaller width, or open the file itself."
+_LOOK_FOR_IT = "Put the file back, or run `beleg index` on its folder."
 
 
 class Pictures:
@@ -75,9 +78,9 @@ class Pictures:
             LoadError: the document is no PDF, has no such page, or its file is gone or cannot be drawn.
         """
         if document.metadata.get("kind") != "pdf":
-            raise LoadError(document.source, "only PDFs have printed pages")
+            raise LoadError(document.source, "only PDFs have printed pages", way_out=_OPEN_IT)
         if not 1 <= page <= len(document.pages):
-            raise LoadError(document.source, f"it has {len(document.pages)} pages, and no page {page}")
+            raise _no_page(document.source, page, len(document.pages))
         first, last = [*document.pages, len(document.text)][page - 1 : page + 1]
         text, marked = "", (0, 0)
         if start is not None and end is not None and max(start, first) < min(end, last):
@@ -85,7 +88,7 @@ class Pictures:
         try:
             changed = Path(document.source).stat().st_mtime_ns
         except OSError as error:
-            raise LoadError(document.source, f"it cannot be read ({error.strerror or error})") from error
+            raise _unreadable(document.source, error) from error
         width = min(max(width, WIDTHS[0]), WIDTHS[-1])
         return self._drawn(document.source, changed, page, text, marked, width)
 
@@ -108,9 +111,10 @@ class Pictures:
         try:
             drawn = self._schedule(source, page, text, marked, width).result()
         except TimeoutError:
-            raise LoadError(source, f"drawing page {page} took longer than {self._timeout_s:g} s") from None
+            late = f"drawing page {page} took longer than {self._timeout_s:g} s"
+            raise LoadError(source, late, way_out=_NARROWER) from None
         except ProcessExpired:
-            raise LoadError(source, f"page {page} brought down what draws it") from None
+            raise LoadError(source, f"page {page} brought down what draws it", way_out=_NARROWER) from None
         except (CancelledError, BrokenExecutor):
             raise _ended(source) from None
         if isinstance(drawn, LoadError):
@@ -124,7 +128,7 @@ class Pictures:
             if self._closed:
                 raise _ended(source)
             if self._pool is None or not self._pool.active:
-                self._pool = _pool(self._memory_mb)
+                self._pool = worker_pool(self._memory_mb)
             future = self._pool.schedule(_drawn_here, args=(source, page, text, marked, width), timeout=self._timeout_s)
             self._waiting.add(future)
         future.add_done_callback(self._waiting.discard)
@@ -149,13 +153,13 @@ def draw_page(path: Path, page: int, *, text: str = "", marked: tuple[int, int] 
         with closing(pypdfium2.PdfDocument(path)) as pdf:
             pdf.init_forms()  # what people filled in is drawn, too
             if page > len(pdf):
-                raise LoadError(str(path), f"it has {len(pdf)} pages, and no page {page}")
+                raise _no_page(str(path), page, len(pdf))
             with closing(pdf[page - 1]) as drawn, closing(drawn.get_textpage()) as text_page:
                 return _png(drawn, places(text_page, text, *marked), width)
     except OSError as error:
-        raise LoadError(str(path), f"it cannot be read ({error.strerror or error})") from error
+        raise _unreadable(str(path), error) from error
     except pypdfium2.PdfiumError as error:
-        raise LoadError(str(path), f"page {page} cannot be drawn ({error})") from error
+        raise LoadError(str(path), f"page {page} cannot be drawn ({error})", way_out=_OPEN_IT) from error
 
 
 def _png(page: Any, boxes: list[Box], width: int) -> bytes:
@@ -179,30 +183,24 @@ def _png(page: Any, boxes: list[Box], width: int) -> bytes:
     return file.getvalue()
 
 
-def _pool(memory_mb: int) -> ProcessPool:
-    import multiprocessing
-
-    from pebble import ProcessPool
-
-    # Spawned, not forked: this process may hold threads and a model, and the worker must be small.
-    return ProcessPool(
-        max_workers=1,
-        initializer=prepare_worker,
-        initargs=(memory_mb,),
-        context=multiprocessing.get_context("spawn"),
-    )
-
-
 def _drawn_here(source: str, page: int, text: str, marked: tuple[int, int], width: int) -> bytes | LoadError:
     try:
         return draw_page(Path(source), page, text=text, marked=marked, width=width)
     except LoadError as error:
         return error
     except MemoryError:
-        return LoadError(source, f"page {page} needs too much memory")
+        return LoadError(source, f"page {page} needs too much memory", way_out=_NARROWER)
     except Exception as error:  # noqa: BLE001 - a fault in a file costs its picture only
-        return LoadError(source, f"page {page} cannot be drawn ({type(error).__name__}: {error})")
+        return LoadError(source, f"page {page} cannot be drawn ({type(error).__name__}: {error})", way_out=_OPEN_IT)
+
+
+def _no_page(source: str, page: int, pages: int) -> LoadError:
+    return LoadError(source, f"it has {pages} pages, and no page {page}", way_out="Ask for one of its pages.")
+
+
+def _unreadable(source: str, error: OSError) -> LoadError:
+    return LoadError(source, f"it cannot be read ({error.strerror or error})", way_out=_LOOK_FOR_IT)
 
 
 def _ended(source: str) -> LoadError:
-    return LoadError(source, "it was not drawn: the process that draws has ended")
+    return LoadError(source, "it was not drawn: the process that draws has ended", way_out="Ask again.")

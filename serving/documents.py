@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
+from reader.errors import Overloaded
 from retriever.errors import LoadError
 from retriever.load import content_hash
 from retriever.picture import Pictures
@@ -29,6 +30,9 @@ Sort = Literal["title", "date", "-date", "pages"]
 
 FACETS = ("kind", "language", "folder")
 """What documents are counted by, and can be narrowed down to."""
+
+_MOST_DRAWN = 4
+"""Pictures that may be drawn or waited for at once: each of them holds a thread that others need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,7 @@ class Documents:
         self._opened: Store | None = None
         self._opening = threading.Lock()
         self._pictures = Pictures()
+        self._drawing = threading.BoundedSemaphore(_MOST_DRAWN)
 
     def close(self) -> None:
         """Close the store, and end what draws."""
@@ -176,13 +181,20 @@ class Documents:
         Raises:
             DocumentMissing, FileMissing, FileChanged: as for `file`; or there is no such page.
             LoadError: it cannot be drawn.
+            Overloaded: too many others are being drawn.
         """
         found, _ = self.file(document)
         if found.metadata.get("kind") != "pdf":
             raise FileMissing(f"{found.source} has no printed pages.", way_out="Only PDFs have; read the text of others.")
         if not 1 <= page <= len(found.pages):
-            raise FileMissing(f"{found.source} has {len(found.pages)} pages, and no page {page}.")
-        return self._pictures.page(found, page, start=start, end=end, width=width)
+            has = f"{found.source} has {len(found.pages)} pages, and no page {page}."
+            raise FileMissing(has, way_out="Ask for one of them.")
+        if not self._drawing.acquire(blocking=False):
+            raise Overloaded("Too many pages are being drawn.", retry_after_s=5, way_out="Ask again in a moment.")
+        try:
+            return self._pictures.page(found, page, start=start, end=end, width=width)
+        finally:
+            self._drawing.release()
 
     def _store(self) -> Store:
         with self._opening:

@@ -94,7 +94,7 @@ KINDS: Mapping[type[BelegError], Kind] = {
     EngineUnavailable: Kind(503, "engine-unavailable", "The model server does not answer", 10),
     EngineError: Kind(502, "engine", "The model failed"),
     FeedbackError: Kind(507, "feedback-not-kept", "What was said cannot be kept"),
-    Overloaded: Kind(503, "overloaded", "Too many questions wait already"),
+    Overloaded: Kind(503, "overloaded", "Too much waits already"),
     ShuttingDown: Kind(503, "shutting-down", "The server is shutting down", 5),
     HostRefused: Kind(421, "host-refused", "The server does not go by that name"),
     JobMissing: Kind(404, "job-missing", "There is no such job"),

@@ -23,7 +23,7 @@ from retriever.schema import Document
 if TYPE_CHECKING:
     from pebble import ProcessFuture, ProcessPool
 
-__all__ = ["LoadFunction", "Loader", "prepare_worker"]
+__all__ = ["LoadFunction", "Loader", "worker_pool"]
 
 _LOOK_AHEAD = 4
 _SAVE_ANEW = "Open the file in the program that made it and save it anew, or as PDF."
@@ -64,17 +64,7 @@ class Loader:
         self._pool: ProcessPool | None = None
 
     def __enter__(self) -> Self:
-        import multiprocessing
-
-        from pebble import ProcessPool
-
-        # Spawned, not forked: this process may hold threads and a model, and the worker must be small.
-        self._pool = ProcessPool(
-            max_workers=1,
-            initializer=prepare_worker,
-            initargs=(self._memory_mb,),
-            context=multiprocessing.get_context("spawn"),
-        )
+        self._pool = worker_pool(self._memory_mb)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
@@ -127,7 +117,26 @@ def _load_here(loader: LoadFunction, path: Path, source: str, max_bytes: int, ti
         clock.stop()
 
 
-def prepare_worker(memory_mb: int | None) -> None:
+def worker_pool(memory_mb: int | None) -> ProcessPool:
+    """Return a pool of one process, which starts with its first task and ends with this process, however that ends.
+
+    Args:
+        memory_mb: address space that it may take; kept on Linux only. None for no limit.
+    """
+    import multiprocessing
+
+    from pebble import ProcessPool
+
+    # Spawned, not forked: this process may hold threads and a model, and the worker must be small.
+    return ProcessPool(
+        max_workers=1,
+        initializer=_prepare_worker,
+        initargs=(memory_mb,),
+        context=multiprocessing.get_context("spawn"),
+    )
+
+
+def _prepare_worker(memory_mb: int | None) -> None:
     """Bound this worker's memory, and end it with its parent."""
     import multiprocessing
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -106,6 +109,35 @@ def test_a_name_is_no_topic() -> None:
     assert questions(made("a.md", "Lauterhausen", below=PROSE)) != []
 
 
+def test_a_name_is_told_from_words_that_begin_like_it() -> None:
+    assert questions(made("a.md", "Near misses", below="We keep, Nearly always, a Near-miss book of what has happened.")) != []
+    assert questions(made("a.md", "Near misses", below="This goes to Big Near every evening of the week, by bus.")) == []
+
+
+def test_of_a_document_that_answers_none_a_few_are_searched_for() -> None:
+    documents = [made(f"{name}.md", *(f"Where is room {number}?" for number in range(500))) for name in ("a", "b")]
+    searched: list[str] = []
+
+    def find(query: str) -> list[Hit]:
+        searched.append(query)
+        return []
+
+    assert suggest(documents, find, 12) == []
+    assert len(searched) == 20
+
+
+def test_only_the_beginning_of_a_document_is_looked_at() -> None:
+    late = made("a.md", *(f"§ {number}" for number in range(300)), "Where is the tea?")
+    assert questions(late) == []
+    told = f"It is kept where nobody looks for it {'and never was ' * 200}at all."
+    assert questions(made("a.md", "Near misses", below=told)) == []
+    assert questions(made("a.md", "Near misses", below=f"{PROSE} {told}")) != []
+    # A name that is told so late is taken for a word.
+    document = made("a.md", "Lauterhausen")
+    far = replace(document, text=f"{document.text}{' ' * 200_000} in Lauterhausen")
+    assert suggest([far], finding([far]), 1) != []
+
+
 def test_one_that_another_document_answers_is_left_out() -> None:
     first, second = made("a.md", "Near misses"), made("b.md", "Near misses")
     found = suggest([first], finding([first, second]), 6)
@@ -172,6 +204,34 @@ class TestPipeline:
         today = pipeline.suggestions(limit=MOST_SUGGESTIONS)
         assert len(today) == MOST_SUGGESTIONS
         assert pipeline.suggestions(limit=3) == today[:3]
+
+    def test_they_are_made_once_however_many_ask(self, opened: tuple[Any, Pipeline]) -> None:
+        house, pipeline = opened
+        self.put(house, made("faq.md", "Where is the tea?", "Where is the oil?", below="In the yard."))
+        encoder, asked, begin = house.encoder("fake-1"), [], threading.Barrier(8)
+        encode = encoder.encode_query
+
+        def encode_query(text: str) -> Any:
+            asked.append(text)
+            return encode(text)
+
+        def ask(_: int) -> list[Suggestion]:
+            begin.wait(10)
+            return pipeline.suggestions()
+
+        encoder.encode_query = encode_query
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(ask, range(8)))
+        assert all(one == found[0] for one in found)
+        assert sorted(asked) == ["Where is the oil?", "Where is the tea?"]
+
+    def test_languages_that_there_are_not_are_not_kept(self, opened: tuple[Any, Pipeline]) -> None:
+        house, pipeline = opened
+        self.put(house, made("faq.md", "Where is the tea?", below="In the yard."))
+        for language in ("xx", "und", "DE", "' OR 1", ""):
+            assert pipeline.suggestions(language=language) == []
+        assert pipeline.suggestions(language="en") != []
+        assert set(pipeline._suggestions) == {"en"}
 
     def test_an_empty_index_suggests_nothing(self, opened: tuple[Any, Pipeline]) -> None:
         house, pipeline = opened

@@ -7,6 +7,8 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,15 @@ import httpx
 import numpy as np
 import pytest
 
-from retriever.load import load
-from retriever.schema import Chunk, Document
+from reader.errors import Overloaded
+from retriever.errors import LoadError
+from retriever.load import content_hash, load
+from retriever.schema import Chunk, Document, document_id
 from retriever.settings import Settings
 from retriever.store import IndexedChunk, Store
 from serving import examples
 from serving.document_payloads import DocumentsPayload, RemovedPayload, UploadedPayload
+from serving.documents import Documents
 
 HANDBOOK = Path(__file__).parents[2] / "examples" / "handbook"
 MARKUP = "<img src=x onerror=alert(1)>\"'.html"
@@ -359,6 +364,41 @@ def test_pages_that_there_are_not(client: httpx.Client, ids: dict[str, str]) -> 
     problem(client.get(f"/v1/documents/{ids['plan.txt']}/pages/1.png"), 404, "file-missing")
     for asked in ("0.png", "-1.png", "x.png", "1.png?width=1", "1.png?width=100000", "1.png?start=-1"):
         problem(client.get(f"/v1/documents/{ids['reise.pdf']}/pages/{asked}"), 422, "invalid-request")
+
+
+def endless(path: Path) -> Document:
+    """Write a small PDF that takes very long to draw."""
+    curves = b"0 0 m 600 800 0 800 600 0 c b*\n" * 20_000
+    objects = (
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Count 1/Kids[3 0 R]>>",
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 595 842]/Contents 4 0 R>>",
+        b"<</Length %d>>stream\n%s\nendstream" % (len(curves), curves),
+    )
+    data = b"".join(b"%d 0 obj\n%s\nendobj\n" % numbered for numbered in enumerate(objects, 1))
+    path.write_bytes(b"%PDF-1.4\n" + data + b"trailer\n<</Root 1 0 R/Size 5>>\nstartxref\n0\n%%EOF")
+    text, pages, metadata = "Endless", (0,), {"kind": "pdf"}
+    return Document(document_id(str(path)), str(path), text, text, "en", content_hash(path), pages, metadata=metadata)
+
+
+def test_whoever_asks_for_one_picture_too_many_is_told_at_once(tmp_path: Path) -> None:
+    slow = endless(tmp_path / "endless.pdf")
+    with Store(tmp_path / "data") as store:
+        put(store, slow)
+
+    def draw(width: int) -> bytes:
+        return documents.picture(slow.id, 1, start=None, end=None, width=width)
+
+    with closing(Documents(Settings(data_dir=tmp_path / "data"))) as documents, ThreadPoolExecutor(5) as pool:
+        asked = [pool.submit(draw, width) for width in range(1000, 1005)]
+        told, waiting = wait(asked, return_when=FIRST_COMPLETED)
+        documents.close()
+        assert [type(one.exception()) for one in told] == [Overloaded]
+        assert [type(one.exception()) for one in waiting] == [LoadError] * 4
+        # Their places are free again, although there is nobody left to draw.
+        for width in range(1000, 1006):
+            with pytest.raises(LoadError, match="has ended"):
+                draw(width)
 
 
 # -- removing ---------------------------------------------------------------------------------------------------------
