@@ -19,7 +19,7 @@ from retriever.fill import GROUP, Maker
 from retriever.index.base import Generation, Generations
 from retriever.load import LOADER, content_hash, discover, load, source_of
 from retriever.load.isolated import Loader
-from retriever.load.ocr import LANGUAGES
+from retriever.load.ocr import LANGUAGES, available
 from retriever.publish import publish
 from retriever.schema import Document
 from retriever.store import IndexedChunk, Known, Store
@@ -136,7 +136,7 @@ class Ingest:
             present.add(source)
             try:
                 entry = known.get(source)
-                unchanged = entry and (entry.content_hash, entry.loader) == (content_hash(path), LOADER)
+                unchanged = entry and entry.content_hash == content_hash(path) and self._reads_like(entry.loader)
             except LoadError as error:
                 self._failed(error)
                 continue
@@ -151,6 +151,16 @@ class Ingest:
                     self._failed(document)
                 else:
                     yield self._prepare(document, "changed" if document.source in known else "added")
+
+    def _loader(self, document: Document) -> str:
+        """Return the version of what read a document: of one with scanned pages, the languages at hand belong to it."""
+        return f"{LOADER}+{available(self.ocr)}" if "ocr" in document.metadata else LOADER
+
+    def _reads_like(self, loader: str) -> bool:
+        """Say whether this run would get out of a file what `loader` did."""
+        version, scanned, languages = loader.partition("+")
+        # Where nothing is recognised any more, what once was is better than nothing.
+        return version == LOADER and (not scanned or available(self.ocr) in ("", languages))
 
     def _prepare(self, document: Document, status: Status) -> _Pending:
         chunks, inputs = self.maker.chunks(document)
@@ -174,8 +184,9 @@ class Ingest:
         vectors = dict(zip(inputs, encoder.encode_passages(list(inputs.values())), strict=True))
         for item in group:
             own = {key: vectors[key] for key in item.inputs}
+            loader = self._loader(item.document)
             self.store.put(
-                item.document, item.chunks, loader=LOADER, chunking=chunking, encoder=encoder.fingerprint, vectors=own
+                item.document, item.chunks, loader=loader, chunking=chunking, encoder=encoder.fingerprint, vectors=own
             )
             self.on_outcome(Outcome(item.document.source, item.status, len(item.chunks)))
 

@@ -9,5 +9,5 @@ from retriever.load.files import KINDS, content_hash, discover, load, source_of
 
 __all__ = ["KINDS", "LOADER", "content_hash", "discover", "load", "source_of"]
 
-LOADER = "3"
+LOADER = "4"
 """Version of all loaders together. Documents that another one read are read again."""

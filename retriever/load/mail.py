@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from email.errors import InvalidBase64LengthDefect
+from email.headerregistry import HeaderRegistry
 from email.message import MIMEPart
 from email.utils import parseaddr, parsedate_to_datetime
 from pathlib import PurePath
@@ -37,6 +38,18 @@ _QUOTED = re.compile(r"(?:> ?)+")
 _ATTRIBUTION = re.compile(r"\A(?:Am|On)\b.{1,300}\b(?:schrieb|wrote)\b.{0,200}:\Z")
 _SIGNATURES = frozenset(("application/pkcs7-signature", "application/x-pkcs7-signature", "application/pgp-signature"))
 _ENCRYPTED = frozenset(("multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"))
+_FIELDS = HeaderRegistry()
+
+
+def _parsed(name: str, value: str) -> str:
+    """Return a field as the library parses it, or as it was written where its parser stumbles."""
+    try:
+        return _FIELDS(name, value)
+    except (LookupError, AttributeError, ArithmeticError, RecursionError):
+        return value
+
+
+_POLICY = policy.default.clone(header_factory=_parsed)
 
 
 def read(data: bytes) -> Extract:
@@ -49,7 +62,7 @@ def read(data: bytes) -> Extract:
         Unreadable: if it is no message, is encrypted, nested beyond all use, or its text cannot be decoded.
     """
     try:
-        message = message_from_bytes(data, policy=policy.default)
+        message = message_from_bytes(data, policy=_POLICY)
     except RecursionError as error:
         raise Unreadable(
             "its parts are nested too deeply", way_out="Save the message itself, without what carries it."
@@ -113,7 +126,7 @@ def _sort(message: MIMEPart) -> _Letter:
         kind, name = part.get_content_type(), one_line(part.get_filename() or "")
         if kind == "message/rfc822":
             letter.messages.extend(part.iter_parts())
-        elif name or part.is_attachment():
+        elif name or part.get_content_disposition() == "attachment":
             if kind in _SIGNATURES or (part.get_content_maintype() == "image" and part["Content-ID"]):
                 continue  # a seal, or a picture that the text shows
             letter.names.append(name or kind)
@@ -205,5 +218,5 @@ def _sent(message: MIMEPart) -> str:
     written = _field(message, "Date")
     try:
         return f"{parsedate_to_datetime(written):%Y-%m-%d %H:%M}"
-    except ValueError:
+    except (ValueError, OverflowError):
         return written

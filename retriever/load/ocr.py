@@ -18,7 +18,7 @@ from statistics import mean, median
 from retriever.load.lines import Line
 from retriever.load.normal import Unreadable, one_line
 
-__all__ = ["LANGUAGES", "Picture", "Recogniser", "installed_languages", "packages"]
+__all__ = ["LANGUAGES", "Picture", "Recogniser", "available", "installed_languages", "packages"]
 
 LANGUAGES = "deu+eng"
 """What is recognised unless a setting says otherwise, by Tesseract's names."""
@@ -58,7 +58,7 @@ class Recogniser:
     """
 
     def __init__(self, wanted: str) -> None:
-        self.languages = "+".join(name for name in wanted.split("+") if name in installed_languages())
+        self.languages = available(wanted)
         self._confidences: list[int] = []
 
     @property
@@ -83,7 +83,10 @@ class Recogniser:
         )
         if done.returncode:
             told = done.stderr.decode("utf-8", "replace").split("\n")[0].strip() or f"exit status {done.returncode}"
-            raise Unreadable(f"the text of page {page + 1} could not be recognised ({told})")
+            raise Unreadable(
+                f"the text of page {page + 1} could not be recognised ({told})",
+                way_out="See what `beleg doctor` says of Tesseract, or leave the file out.",
+            )
         return _evened(list(self._read(done.stdout, picture, page)))
 
     def _read(self, hocr: bytes, picture: Picture, page: int) -> Iterator[Line]:
@@ -101,6 +104,11 @@ class Recogniser:
                 continue
             self._confidences += confidences
             yield _line([text for text, _ in words], [told for _, told in words], title, picture, page)
+
+
+def available(wanted: str) -> str:
+    """Return those languages of `wanted` that are installed, with "+" between as there; empty if there is none."""
+    return "+".join(name for name in wanted.split("+") if name in installed_languages())
 
 
 @cache

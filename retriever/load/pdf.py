@@ -131,17 +131,25 @@ def _has_pictures(document: Any, number: int) -> bool:
 
 
 def _recognise(document: Any, pages: list[list[Line]], scanned: list[int], languages: str) -> dict[str, str]:
-    """Put the lines of the `scanned` pages into `pages`, and return what the document's metadata say of that."""
+    """Put the lines of the `scanned` pages into `pages`, and return what the document's metadata say of that.
+
+    Raises:
+        Unreadable: if no page has text, with the reason why none was recognised.
+    """
     recogniser = Recogniser(languages)
     able = recogniser.languages and len(scanned) <= _MOST_SCANNED
+    failure: Unreadable | None = None
     for number in scanned if able else ():
         clock.restart()
-        pages[number] = recogniser.lines(_drawn(document, number), number)
+        try:
+            pages[number] = recogniser.lines(_drawn(document, number), number)
+        except Unreadable as error:
+            failure = failure or error
     if not any(pages):
-        raise _scanned_pdf(len(scanned), languages, able=bool(recogniser.languages))
+        raise failure or _scanned_pdf(len(scanned), languages, able=bool(recogniser.languages))
     if any(pages[number] for number in scanned):
-        return {"ocr": "yes", "ocr_confidence": str(recogniser.confidence)}
-    return {} if able else {"ocr": "no"}
+        return {"ocr": "partly" if failure else "yes", "ocr_confidence": str(recogniser.confidence)}
+    return {} if able and not failure else {"ocr": "no"}
 
 
 def _scanned_pdf(count: int, languages: str, *, able: bool) -> ScannedPdf:

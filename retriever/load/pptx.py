@@ -61,7 +61,7 @@ def _blocks(slide: Any, language: str) -> Iterator[tuple[str, int]]:
     if title is not None and (heading := one_line(title.text_frame.text)):
         yield heading, 1
     for shape in _in_reading_order(slide.shapes):
-        if title is None or shape.shape_id != title.shape_id:
+        if shape != title:
             for block in _shape(shape, language):
                 yield block, 0
     notes = slide.notes_slide.notes_text_frame if slide.has_notes_slide else None

@@ -84,8 +84,9 @@ def shown(value: object, number_format: str, language: str) -> str:
 
 
 def _number(value: float, number_format: str, *, german: bool) -> str:
-    # Twelve digits are more than a cell shows, and fewer than those in which floating point differs from what was typed.
-    plain = str(value) if isinstance(value, int) else f"{value:.12g}"
+    # Excel keeps fifteen digits, fewer than those in which floating point differs from what was typed; without a format, a cell
+    # shows not even twelve.
+    plain = str(value) if isinstance(value, int) else f"{value:.{12 if number_format == _GENERAL else 15}g}"
     sections = () if number_format == _GENERAL or not abs(value) < _LARGEST else _sections(number_format)
     if not sections:
         return plain.translate(_GERMAN) if german else plain

@@ -25,7 +25,7 @@ from retriever.load.table import PAGE_ROWS
 __all__ = ["read"]
 
 _SAMPLE_ROWS = 200  # of each sheet, to tell the language
-_MAX_COLUMNS = 16_384  # Excel's own bound
+_MAX_ROWS, _MAX_COLUMNS = 1_048_576, 16_384  # Excel's own bounds
 _SHEET = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 _ROW, _COLUMN = f"{_SHEET}row", f"{_SHEET}col"
 _ESCAPED = re.compile("_x([0-9A-Fa-f]{4})_")  # how Excel writes what XML cannot hold
@@ -120,6 +120,8 @@ def _outline(archive: zipfile.ZipFile, member: str) -> _Outline:
                     columns.update(range(int(element.get("min")), min(int(element.get("max")), _MAX_COLUMNS) + 1))
                 continue
             number = int(element.get("r") or number + 1)
+            if number > _MAX_ROWS:  # openpyxl would make up all those above it
+                raise Unreadable(f"the file is damaged (it has a row {number:,})", way_out="Open it in Excel and save it anew.")
             if hidden:
                 rows.add(number)
             if any(map(len, element)):

@@ -144,6 +144,19 @@ def test_formatted_rows_below_the_last_value_are_not_read() -> None:
     assert xlsx.read(packed({**members, "xl/worksheets/sheet1.xml": sheet})).text == "Sheet\n\nEin Wert"
 
 
+def test_a_row_below_the_last_that_excel_has_is_refused() -> None:
+    def numbered(number: int) -> bytes:
+        row = b'<row r="%d"><c t="inlineStr"><is><t>unten</t></is></c></row></sheetData>' % number
+        return packed({**members, "xl/worksheets/sheet1.xml": sheet.replace(b"</sheetData>", row)})
+
+    members = unpacked(workbook(lambda book: book.active.append(["Ein Wert"])))
+    sheet = members["xl/worksheets/sheet1.xml"]
+    assert xlsx.read(numbered(1_048_576)).text == "Sheet\n\nEin Wert\nunten"
+    with pytest.raises(Unreadable, match="a row 1,000,000,000") as caught:
+        xlsx.read(numbered(10**9))
+    assert caught.value.way_out
+
+
 def test_a_strict_workbook_is_refused_instead_of_being_empty() -> None:
     members = unpacked(workbook(lambda book: book.active.append(["x"])))
     for name in ("xl/workbook.xml", "xl/worksheets/sheet1.xml"):
@@ -169,6 +182,11 @@ def test_an_empty_workbook_holds_no_text() -> None:
         (-0.001, "0.00", "en", "0.00"),
         (12_000_000, '0.0,,"M"', "en", "12.0M"),
         (4006381333931, "0", "de", "4006381333931"),
+        (4006381333931.0002, "0", "de", "4006381333931"),
+        (12345678901.23, "#,##0.00", "en", "12,345,678,901.23"),
+        (999_999_999_999_999.9, "#,##0", "en", "1,000,000,000,000,000"),
+        (0.1 + 0.2, "0.0###############", "en", "0.3"),
+        (1 / 3, "General", "en", "0.333333333333"),
         (0.5, "# ?/?", "en", "0.5"),
         (1e300, "0.00", "en", "1e+300"),
         (5, '[>=1000]0.0," k";0', "en", "5"),
@@ -190,7 +208,7 @@ def test_no_number_format_is_too_much(value: float, number_format: str) -> None:
     assert isinstance(shown(value, number_format, "de"), str)
 
 
-@given(st.integers(-(10**12), 10**12), st.integers(0, 4))
+@given(st.integers(-(10**15) + 1, 10**15 - 1), st.integers(0, 4))
 @settings(deadline=None)
 def test_a_number_is_shown_with_its_value(cents: int, decimals: int) -> None:
     text = shown(cents / 100, "#,##0." + "0" * (decimals + 2), "de")
@@ -248,6 +266,19 @@ def test_slides_are_read_in_reading_order_with_their_notes() -> None:
     )
     assert places(extract) == [(1, "Reisekosten im Überblick"), (1, "Zahlen der letzten beiden Jahre")]
     assert extract.pages == (0, len(first) + 2, len(first) + 2)
+
+
+def test_a_box_that_shares_its_number_with_the_title_is_read() -> None:
+    """As some programs that are not PowerPoint write them."""
+
+    def fill(deck: Any) -> None:
+        slide = deck.slides.add_slide(deck.slide_layouts[5])
+        slide.shapes.title.text = "Fristen"
+        box = slide.shapes.add_textbox(Inches(1), Inches(3), Inches(2), Inches(1))
+        box.text_frame.text = "Sechs Wochen"
+        box.element.nvSpPr.cNvPr.set("id", str(slide.shapes.title.shape_id))
+
+    assert pptx.read(slides(fill)).text == "Fristen\n\nSechs Wochen"
 
 
 def test_the_words_of_a_smartart_graphic_are_read() -> None:

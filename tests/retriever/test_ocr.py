@@ -247,13 +247,26 @@ class TestLeftOut:
 
     def test_when_tesseract_fails(self, fake: Fake) -> None:
         fake("echo 'no memory left' >&2; exit 1")
-        with pytest.raises(Unreadable, match=r"page 2 could not be recognised \(no memory left\)"):
-            read(scan(pdf(RULES, NOTICE), only=[1]))
+        with pytest.raises(Unreadable, match=r"page 1 could not be recognised \(no memory left\)") as caught:
+            read(scan(pdf(NOTICE, NOTICE)))
+        assert "`beleg doctor`" in caught.value.way_out
 
     def test_when_tesseract_dies(self, fake: Fake, notice: bytes) -> None:
         fake("kill -9 $$")
         with pytest.raises(Unreadable, match=r"page 1 could not be recognised \(exit status -9\)"):
             read(notice)
+
+    def test_a_page_on_which_it_fails_costs_no_page_of_text(self, fake: Fake) -> None:
+        fake("exit 1")
+        extract = read(scan(pdf(RULES, NOTICE), only=[1]))
+        assert extract.text == read(pdf(RULES)).text
+        assert extract.metadata["ocr"] == "no"
+
+    def test_a_page_on_which_it_fails_costs_no_other_scan(self, fake: Fake, tmp_path: Path) -> None:
+        fake(f"mkdir {tmp_path}/first && exit 1\n{printing(HOCR)}")
+        extract = read(scan(pdf(NOTICE, NOTICE)))
+        assert extract.text == "Ein Wort"
+        assert extract.metadata.items() >= {("ocr", "partly"), ("ocr_confidence", "80")}
 
 
 class TestRun:

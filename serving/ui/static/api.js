@@ -56,12 +56,18 @@ function queryOf(parameters) {
   return given.length ? `?${new URLSearchParams(given)}` : "";
 }
 
-/** Wait until a job has ended and return it; `changed` is told of each look at it. */
-export async function jobEnded(id, changed = () => {}) {
+// Of a server or a proxy in front of it that is only just starting.
+const AWAY = [502, 503, 504];
+
+/** Wait until a job has ended and return it. That nobody answers says nothing of it: jobs outlive the network and restarts. */
+export async function jobEnded(id) {
   for (let wait = 400; ; wait = Math.min(wait * 1.5, 3000)) {
-    const job = await get(`/v1/jobs/${encodeURIComponent(id)}`);
-    if (["done", "failed", "cancelled"].includes(job.status)) return job;
-    changed(job);
+    try {
+      const job = await get(`/v1/jobs/${encodeURIComponent(id)}`);
+      if (["done", "failed", "cancelled"].includes(job.status)) return job;
+    } catch (error) {
+      if (!(error instanceof Unreachable || AWAY.includes(error.status))) throw error;
+    }
     await new Promise((resolve) => setTimeout(resolve, wait));
   }
 }

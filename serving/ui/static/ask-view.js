@@ -48,6 +48,13 @@ export class AskView {
     this.composer.text.focus({ preventScroll: true });
   }
 
+  /** Return the words that a quote or a passage of this conversation had at a place, as the newest turn has them. */
+  wordsAt({ source, start, end }) {
+    const { turns } = this.conversation || { turns: [] };
+    const cited = turns.flatMap(({ answer, hits }) => (answer ? [...answer.hits, ...answer.quotes] : hits || []));
+    return cited.findLast((one) => one.document === source && one.start === Number(start) && one.end === Number(end))?.text;
+  }
+
   stop() {
     const turn = this.running();
     turn?.stop();
@@ -147,8 +154,7 @@ export class AskView {
       shown.get(one)?.changed(what);
       if (what === "token") return;
       announce(spoken(one));
-      // Not if it was deleted meanwhile.
-      if (conversations.find(conversation.id) === conversation) conversations.keep(conversation);
+      conversations.keep(conversation);
       present?.composer.setBusy(Boolean(present.running()));
       this.changed();
     };

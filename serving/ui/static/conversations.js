@@ -2,6 +2,8 @@
 
 const PREFIX = "beleg.conversation.";
 const MOST = 100;
+// Half of what browsers keep for a page: a longer one would push out all others, and then perhaps not fit either.
+const LONGEST = 2_500_000;
 const RUNNING = ["searching", "reading", "waiting"];
 
 const open = new Map();
@@ -30,13 +32,17 @@ export function list() {
   return [...found.values()].sort((left, right) => right.time - left.time);
 }
 
+/** Keep a conversation, unless it was deleted meanwhile, here or in another tab. */
 export function keep(conversation) {
+  if (open.get(conversation.id) !== conversation) return;
   conversation.time = Date.now();
   const turns = conversation.turns.map(({ question, filters, status, hits, text, answer, feedback }) => ({
     // What was running when the page was left is found as a question that was broken off.
-    question, filters, status: RUNNING.includes(status) ? "cut" : status, hits, text, answer, feedback,
+    // An answer has its hits itself.
+    question, filters, status: RUNNING.includes(status) ? "cut" : status, hits: answer ? null : hits, text, answer, feedback,
   }));
   const value = JSON.stringify({ ...conversation, turns });
+  if (value.length > LONGEST) return;
   const others = list().filter((one) => one.id !== conversation.id);
   for (const old of others.slice(MOST - 1)) forget(old.id);
   for (const old of [null, ...others.slice(0, MOST - 1).reverse()]) {
@@ -62,6 +68,12 @@ export function forget(id) {
 
 export function forgetAll() {
   for (const one of list()) forget(one.id);
+}
+
+/** Forget as well what another tab has deleted; takes the event that tells of it. */
+export function forgetDeleted({ key, newValue }) {
+  if (key === null) open.clear();
+  else if (key.startsWith(PREFIX) && newValue === null) open.delete(key.slice(PREFIX.length));
 }
 
 function keys() {

@@ -29,8 +29,16 @@ export class DocumentText {
 
   /** Load the text around a place, show it, and scroll there. Returns what the server said of the document. */
   async open(start = 0, end = start) {
+    const mine = (this.opening = {});
     const found = await this.fetch(Math.max(0, start - AROUND), end + AROUND);
-    Object.assign(this, { from: found.start, to: found.end, length: found.length, about: found });
+    // Not if another place has been opened meanwhile.
+    if (this.opening === mine) this.show(found, start);
+    return found;
+  }
+
+  /** Show what was fetched in place of everything before, and scroll to a place in it. */
+  show(found, start) {
+    this.shown = { from: found.start, to: found.end, length: found.length, loading: false };
     this.above = make("div", { class: "edge" });
     this.beneath = make("div", { class: "edge" });
     this.text.replaceChildren(this.drawn(found));
@@ -38,17 +46,24 @@ export class DocumentText {
     requestAnimationFrame(() => {
       if (start > 0) this.jump(start);
       // Watched only now: at first the beginning is in sight, although nobody wants what stands before the place.
-      this.watch.disconnect();
-      this.watch.observe(this.above);
-      this.watch.observe(this.beneath);
+      this.watchEdges();
     });
-    return found;
+  }
+
+  watchEdges() {
+    this.watch.disconnect();
+    this.watch.observe(this.above);
+    this.watch.observe(this.beneath);
   }
 
   /** Scroll to a place, which is loaded first where need be. */
   async go(offset) {
-    if (offset < this.from || offset >= this.to) await this.open(offset);
-    else this.jump(offset);
+    if (!this.shown || offset < this.shown.from || offset >= this.shown.to) {
+      await this.open(offset);
+    } else {
+      this.opening = null;
+      this.jump(offset);
+    }
   }
 
   jump(offset) {
@@ -61,23 +76,25 @@ export class DocumentText {
   }
 
   async more(before) {
-    if (this.loading || (before ? this.from <= 0 : this.to >= this.length)) return;
-    this.loading = true;
+    const { shown } = this;
+    const { from, to, length, loading } = shown;
+    if (loading || (before ? from <= 0 : to >= length)) return;
+    shown.loading = true;
     try {
-      const found = await (before ? this.fetch(Math.max(0, this.from - MORE), this.from) : this.fetch(this.to, this.to + MORE));
+      const found = await (before ? this.fetch(Math.max(0, from - MORE), from) : this.fetch(to, to + MORE));
+      // It continues a text that is no longer there.
+      if (this.shown !== shown) return;
       const height = this.scroller.scrollHeight;
       this.text[before ? "prepend" : "append"](this.drawn(found));
       if (before) this.scroller.scrollTop += this.scroller.scrollHeight - height;
-      this.from = Math.min(this.from, found.start);
-      this.to = Math.max(this.to, found.end);
+      shown.from = Math.min(from, found.start);
+      shown.to = Math.max(to, found.end);
       // Still in sight perhaps, of which the observer would not tell again.
-      const edge = before ? this.above : this.beneath;
-      this.watch.unobserve(edge);
-      this.watch.observe(edge);
+      this.watchEdges();
     } catch {
-      this.beneath.replaceChildren(make("p", { class: "soft" }, say("text_cut")));
+      if (this.shown === shown) this.beneath.replaceChildren(make("p", { class: "soft" }, say("text_cut")));
     } finally {
-      this.loading = false;
+      shown.loading = false;
     }
   }
 

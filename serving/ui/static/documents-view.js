@@ -5,7 +5,7 @@ import { announce, button, confirmed, iconButton, make, problemBox } from "./dom
 import { facetSelect, field } from "./filters.js";
 import { kindLabel, pagesLabel } from "./places.js";
 import { hashOf } from "./route.js";
-import { uploadView } from "./upload-view.js";
+import { heed, uploadView } from "./upload-view.js";
 import { date, languageName, number, say } from "./words.js";
 
 const LIMIT = 50;
@@ -45,12 +45,17 @@ export class DocumentsView {
   }
 
   async load() {
+    const mine = (this.newest = {});
+    // Another list has been asked for since, or another view is looked at: what comes now would only do harm.
+    const late = () => this.newest !== mine || !this.root.isConnected;
     try {
       const found = await get("/v1/documents", { limit: LIMIT, ...this.parameters });
+      if (late()) return;
       const deleted = found.documents.length === 0 && Number(this.parameters.offset) > 0;
       if (deleted) this.set({ offset: "" }, { quietly: true });
       this.draw(found);
     } catch (error) {
+      if (late()) return;
       const again = button(say("try_again"), { class: "primary", onclick: () => this.load() });
       this.list.replaceChildren(problemBox(say(error.status ? "failed" : "unreachable"), error.status ? error : null, again));
     }
@@ -141,6 +146,7 @@ export class DocumentsView {
       await this.load();
       this.focus();
     } catch (error) {
+      heed(error);
       row.classList.remove("going");
       row.querySelector(".actions").replaceChildren(
         make("span", { class: "failed", role: "alert" }, `${error.message} ${error.wayOut || ""}`)

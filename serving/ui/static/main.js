@@ -1,6 +1,7 @@
 // The frame around the views: which one is open, the language, the conversations beside it, and the source of a quote.
 
 import { AskView } from "./ask-view.js";
+import * as conversations from "./conversations.js";
 import { DocumentView } from "./document-view.js";
 import { DocumentsView } from "./documents-view.js";
 import { make } from "./dom.js";
@@ -60,7 +61,7 @@ function showSource(parameters) {
   document.body.classList.toggle("with-source", Boolean(key));
   if (key) {
     opener = document.activeElement?.closest("[data-place]") || opener;
-    source = new SourceView(parameters, closeSource);
+    source = new SourceView(parameters, view.wordsAt(parameters), closeSource);
     source.key = key;
     $("source").replaceChildren(...source.parts);
     $("source").setAttribute("aria-label", say("source"));
@@ -171,6 +172,9 @@ document.addEventListener("click", (event) => {
 });
 narrow.addEventListener("change", () => drawSide());
 addEventListener("hashchange", () => show());
-addEventListener("storage", () => drawSide());
+addEventListener("storage", (event) => {
+  conversations.forgetDeleted(event);
+  drawSide();
+});
 addEventListener("keydown", pressed);
 show({ first: true });

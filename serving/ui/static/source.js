@@ -3,6 +3,7 @@
 import { documentPath } from "./api.js";
 import { iconButton, make, problemBox } from "./dom.js";
 import { DocumentText } from "./document-text.js";
+import { countPoints, cutAt } from "./offsets.js";
 import { pagePicture } from "./page-picture.js";
 import { fileName, pageLabel } from "./places.js";
 import { hashOf } from "./route.js";
@@ -12,13 +13,15 @@ import { say } from "./words.js";
 let preferred = "printed";
 
 export class SourceView {
-  /** `place` is of an address: `{source, start, end, page}`, all strings. */
-  constructor(place, closes) {
+  /** `place` is of an address: `{source, start, end, page}`, all strings; `words` are what was quoted there, if it is known. */
+  constructor(place, words, closes) {
+    this.words = words;
     this.document = place.source;
     this.mark = place.end ? { start: Number(place.start), end: Number(place.end) } : null;
     this.page = place.page ? Number(place.page) : null;
     this.heading = make("h2", { tabindex: -1 }, "…");
     this.where = make("p", { class: "soft" });
+    this.whole = make("a", { class: "button", href: this.wholeHash() }, say("open_document"));
     this.tabs = make("div", { class: "tabs", role: "tablist" });
     this.content = make("div", { class: "content", tabindex: 0, id: "source-content" });
     this.reading = new DocumentText(this.document, { scroller: this.content, mark: this.mark });
@@ -27,11 +30,7 @@ export class SourceView {
       this.tabs,
       this.content,
       make("footer", { class: "row" },
-        make(
-          "a",
-          { class: "button", href: hashOf(["documents", this.document], { start: place.start, end: place.end }) },
-          say("open_document"),
-        ),
+        this.whole,
         make(
           "a",
           { class: "button", href: documentPath(this.document, "/file"), target: "_blank", rel: "noopener" },
@@ -44,6 +43,7 @@ export class SourceView {
     try {
       this.content.replaceChildren(this.reading.root);
       const about = await this.reading.open(this.mark?.start ?? 0, this.mark?.end);
+      if (this.mark && this.words) this.settle(about);
       this.heading.textContent = about.title;
       this.where.textContent = [pageLabel(about.source, this.page), fileName(about.source)].filter(Boolean).join(" · ");
       if (about.kind === "pdf" && about.pages.length) this.choose(preferred, about);
@@ -54,6 +54,22 @@ export class SourceView {
         problemBox(say(gone ? "document_gone" : "not_loaded"), gone ? new Error(say("document_gone_means")) : error)
       );
     }
+  }
+
+  /** A conversation is kept for longer than what it quotes stands still: mark its words where they are now, or nothing. */
+  settle(about) {
+    const found = placeOf(this.words, this.mark, about);
+    if (found?.start === this.mark.start) return;
+    const { start } = found ?? this.mark;
+    this.mark = this.reading.mark = found;
+    this.page = found && about.pages.length ? about.pages.findLastIndex((offset) => offset <= start) + 1 : null;
+    this.whole.href = this.wholeHash();
+    this.reading.show(about, start);
+    if (!found) this.tabs.before(problemBox(say("place_changed"), new Error(say("place_changed_means"))));
+  }
+
+  wholeHash() {
+    return hashOf(["documents", this.document], this.mark ?? {});
   }
 
   choose(tab, about) {
@@ -89,4 +105,13 @@ export class SourceView {
   close() {
     this.reading.close();
   }
+}
+
+/** Return where the words of a place are in what was fetched of a document: there, elsewhere, or null. */
+function placeOf(words, { start, end }, { text, start: from }) {
+  if (cutAt(text, [start - from, end - from])[1] === words) return { start, end };
+  const units = text.indexOf(words);
+  if (units < 0) return null;
+  const found = from + countPoints(text.slice(0, units));
+  return { start: found, end: found + countPoints(words) };
 }

@@ -33,6 +33,7 @@ export function uploadView(root, changed) {
     for (const each of uploads) items.set(each, item(each));
     list.replaceChildren(...items.values());
     clear.hidden = !uploads.some(({ status }) => ["done", "failed"].includes(status));
+    if (one?.problem) heed(one.problem);
     if (one && ["done", "failed"].includes(one.status)) changed();
   };
   onUploads(draw);
@@ -49,6 +50,11 @@ export function uploadView(root, changed) {
     upload(await dropped(event.dataTransfer));
   });
   return make("section", { "aria-label": say("add_documents") }, zone, list, clear);
+}
+
+/** Offer no changes any more, for as long as the page is open, if a problem says that the server takes none. */
+export function heed({ slug }) {
+  if (slug === "uploads-off") document.body.classList.add("unchangeable");
 }
 
 function item({ name, status, share, document, problem }) {

@@ -122,6 +122,8 @@ export const DE = {
   passages_looked_at: { one: "{n} Stelle wurde angesehen", other: "{n} Stellen wurden angesehen" },
   picture: "Seite {n} von „{title}“, wie gedruckt",
   picture_marked: "Seite {n} von „{title}“, wie gedruckt, mit markiertem Zitat. Unter „Text“ stehen ihre Worte.",
+  place_changed: "Dieses Dokument hat sich geändert",
+  place_changed_means: "Die zitierten Worte stehen nicht mehr da, wo sie standen, als die Antwort entstand. Fragen Sie noch einmal, was es nun sagt.",
   proven: { one: "belegt durch {n} wörtliches Zitat", other: "belegt durch {n} wörtliche Zitate" },
   proven_means: "Jedes Zitat wurde nach dem Schreiben der Antwort im gespeicherten Dokument nachgeschlagen und steht dort Zeichen für Zeichen. Die Antwort davor hat ein Sprachmodell formuliert; ihre Zahlen, Daten und Namen kommen alle in den Zitaten vor.",
   question: "Ihre Frage",

@@ -122,6 +122,8 @@ export const EN = {
   passages_looked_at: { one: "{n} passage was looked at", other: "{n} passages were looked at" },
   picture: "Page {n} of “{title}” as printed",
   picture_marked: "Page {n} of “{title}” as printed, with the quote marked. The tab “Text” has its words.",
+  place_changed: "This document has changed",
+  place_changed_means: "The quoted words are no longer where they stood when the answer was made. Ask again to learn what it says now.",
   proven: { one: "proven by {n} verbatim quote", other: "proven by {n} verbatim quotes" },
   proven_means: "Every quote was looked up in the stored document after the answer had been written, and stands there character for character. The answer in front of it was worded by a language model; its numbers, dates and names all occur in the quotes.",
   question: "Your question",

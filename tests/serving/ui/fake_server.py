@@ -36,6 +36,8 @@ TRAVEL = "\n\n".join(
 )
 NASTY = '<img src=x onerror="window.hacked=1"> & <script>window.hacked=1</script>'
 
+_UPLOADS_OFF = {"type": "urn:beleg:uploads-off", "detail": "Files cannot be added here, nor documents removed."}
+
 
 def document(name: str, text: str, **more: Any) -> dict[str, Any]:
     """Return a document as the fake keeps it."""
@@ -77,6 +79,7 @@ class Fake:
         held: it has read the question, sent the tokens, and sends nothing more until this is False.
         ends: how a stream ends: with everything (`done`), an `error`, nothing more (`silent`), or the connection (`cut`).
         overloaded: how many questions are turned away before one is let in.
+        unchangeable: it takes no files, and removes none.
     """
 
     documents: list[dict[str, Any]] = field(default_factory=list)
@@ -88,6 +91,7 @@ class Fake:
     overloaded: int = 0
     problem: tuple[int, dict[str, Any]] | None = None
     upload_fails: bool = False
+    unchangeable: bool = False
     asked: list[dict[str, Any]] = field(default_factory=list)
     said: list[dict[str, Any]] = field(default_factory=list)
     put: list[tuple[str, bytes]] = field(default_factory=list)
@@ -244,6 +248,8 @@ def create_app(fake: Fake) -> FastAPI:
 
     @app.put("/v1/documents/{path:path}", status_code=202)
     async def put(path: str, request: Request) -> Response:
+        if fake.unchangeable:
+            return _problem(403, _UPLOADS_OFF)
         fake.put.append((path, await request.body()))
         if path.endswith(".exe"):
             return _problem(
@@ -263,6 +269,8 @@ def create_app(fake: Fake) -> FastAPI:
 
     @app.delete("/v1/documents/{key}", status_code=202)
     async def delete(key: str) -> Response:
+        if fake.unchangeable:
+            return _problem(403, _UPLOADS_OFF)
         fake.documents = [one for one in fake.documents if one["document"] != key]
         return JSONResponse({"document": key, "job": "forget-1", "file": "deleted"}, 202)
 

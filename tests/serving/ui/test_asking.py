@@ -321,3 +321,18 @@ def test_a_machine_that_only_answers_lists_no_documents_and_yet_is_not_empty(vis
     page.reload()
     ask(page, "Was gilt?")
     assert page.locator(".empty").count() == 0
+
+
+def test_what_one_tab_deletes_does_not_come_back_from_another(visit: Any, ask: Any) -> None:
+    page, other = visit(), visit()
+    ask(page, "Erste Frage?")
+    other.click("#side >> text=Erste Frage?")
+    other.wait_for_selector(".answer")
+    page.click("[aria-label='„Erste Frage?“ löschen']")
+    other.wait_for_selector("text=Noch keine.")
+    other.click(".feedback >> text=Ja")
+    other.click(".feedback >> text=Senden")
+    other.wait_for_selector("text=Danke.")
+    other.reload()
+    other.wait_for_selector("text=Dieses Gespräch ist nicht hier")
+    assert page.evaluate("Object.keys(localStorage).filter((key) => key.includes('conversation'))") == []

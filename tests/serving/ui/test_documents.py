@@ -147,3 +147,131 @@ def test_a_listing_that_fails_can_be_tried_again(visit: Any) -> None:
     page.click("text=Noch einmal versuchen")
     page.wait_for_selector("table")
     page.complaints.clear()
+
+
+class _Held:
+    """Requests that are let through when a test says so."""
+
+    def __init__(self, page: Any, pattern: str, part: str) -> None:
+        self.page, self.part, self.routes = page, part, []
+        page.route(pattern, self._meet)
+
+    def _meet(self, route: Any) -> None:
+        if self.part in route.request.url:
+            self.routes.append(route)
+        else:
+            route.continue_()
+
+    def release(self) -> None:
+        """Let the first one through, and give the page the time to do something with the response."""
+        with self.page.expect_response(self.routes[0].request.url) as came:
+            self.routes[0].continue_()
+        came.value.finished()
+        self.page.wait_for_timeout(100)
+
+
+def test_a_list_that_comes_late_is_not_shown(visit: Any, eventually: Any) -> None:
+    page = visit("/#/documents")
+    page.wait_for_selector("table")
+    held = _Held(page, "**/v1/documents?*", "query=reise")
+    page.fill("[type=search]", "reise")
+    eventually(page, lambda: bool(held.routes))
+    page.fill("[type=search]", "ersatz")
+    page.wait_for_selector("text=1 Dokument")
+    held.release()
+    assert _titles(page) == ["Ersatzteile"]
+
+
+def test_a_list_of_a_view_that_was_left_leads_nowhere(visit: Any, eventually: Any) -> None:
+    page = visit()
+    held = _Held(page, "**/v1/documents?*", "offset=50")
+    page.evaluate("location.hash = '#/documents?offset=50'")
+    eventually(page, lambda: bool(held.routes))
+    page.click("#views >> text=Fragen")
+    page.wait_for_selector("#question")
+    held.release()
+    assert page.evaluate("location.hash") == "#/"
+
+
+def test_of_two_places_of_the_outline_the_last_is_shown(visit: Any, fake: Any, server: Any, eventually: Any) -> None:
+    page = visit(f"/#/documents/{fake.documents[0]['document']}")
+    page.wait_for_selector(".text .heading")
+    start = server.TRAVEL.index("3.30 Absatz")
+    held = _Held(page, "**/text?*", f"start={start - 3000}&")
+    page.click(".outline >> text=3.30 Absatz")
+    eventually(page, lambda: bool(held.routes))
+    page.click(".outline >> text=3.10 Absatz")
+    page.wait_for_selector(".text .heading:has-text('3.10 Absatz')")
+    shown = page.text_content(".text")
+    held.release()
+    assert page.text_content(".text").startswith(shown[:100])
+
+
+def test_text_that_comes_late_is_not_put_below_another_place(visit: Any, fake: Any, server: Any, eventually: Any) -> None:
+    page = visit(f"/#/documents/{fake.documents[0]['document']}")
+    page.wait_for_selector(".text .heading")
+    held = _Held(page, "**/text?*", "start=3000&")
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    eventually(page, lambda: bool(held.routes))
+    page.click(".outline >> text=3.20 Absatz")
+    page.wait_for_selector(".text .heading:has-text('3.20 Absatz')")
+    held.release()
+    assert page.text_content(".text") in server.TRAVEL
+    for _ in range(6):
+        page.evaluate("scrollTo(0, document.body.scrollHeight)")
+        page.wait_for_timeout(120)
+    assert page.text_content(".text") in server.TRAVEL
+    assert page.text_content(".text").endswith("Ende der Richtlinie.")
+
+
+def test_a_job_that_nobody_could_be_asked_about_has_not_failed(visit: Any, fake: Any, tmp_path: Path) -> None:
+    lost: list[str] = []
+
+    def lose(route: Any) -> None:
+        lost.append(route.request.url)
+        if len(lost) % 3 == 0:
+            route.continue_()
+        elif len(lost) % 3 == 1:
+            route.abort()
+        else:
+            route.fulfill(status=503, body="starting")
+
+    (tmp_path / "plan.pdf").write_bytes(b"data")
+    page = visit("/#/documents")
+    page.route("**/v1/jobs/*", lose)
+    with page.expect_file_chooser() as choosing:
+        page.click("text=Dateien wählen")
+    choosing.value.set_files([tmp_path / "plan.pdf"])
+    page.wait_for_selector(".uploads [data-status=done]")
+    page.wait_for_selector("text=5 Dokumente")
+    page.click("[aria-label='„Ersatzteile“ löschen']")
+    page.click("dialog button:has-text('Löschen')")
+    page.wait_for_selector("text=4 Dokumente")
+    assert len(lost) == 6
+    page.complaints.clear()
+
+
+def test_a_server_that_takes_no_changes_is_offered_none_a_second_time(visit: Any, fake: Any) -> None:
+    fake.unchangeable = True
+    page = visit("/#/documents")
+    page.click("[aria-label='„Ersatzteile“ löschen']")
+    page.click("dialog button:has-text('Löschen')")
+    page.wait_for_selector("tbody >> text=Files cannot be added here")
+    for view in ("Fragen", "Dokumente"):
+        assert page.locator(".zone:visible, .actions button:visible").count() == 0
+        page.click(f"#views >> text={view}")
+    page.wait_for_selector("table")
+    assert page.locator(".zone:visible, .actions button:visible").count() == 0
+    page.complaints.clear()
+
+
+def test_a_refused_upload_takes_the_place_to_drop_files_away(visit: Any, fake: Any, tmp_path: Path) -> None:
+    fake.unchangeable = True
+    (tmp_path / "plan.pdf").write_bytes(b"data")
+    page = visit("/#/documents")
+    with page.expect_file_chooser() as choosing:
+        page.click("text=Dateien wählen")
+    choosing.value.set_files([tmp_path / "plan.pdf"])
+    page.wait_for_selector(".uploads [data-status=failed] >> text=Files cannot be added here")
+    page.wait_for_selector(".zone", state="hidden")
+    page.complaints.clear()

@@ -100,3 +100,36 @@ def test_a_page_is_named_by_its_kind(run: Any) -> None:
     found = run("places", expression, ["a.pdf", "b.XLSX", "c.pptx", "d.csv", "e.eml", "ohne"])
     assert found == ["Seite 3", "Blatt 3", "Folie 3", "Zeilen, Teil 3", "Teil 3", "Seite 3"]
     assert run("places", "it.pageLabel('a.pdf', null)") == ""
+
+
+_ASKED = "const asked = (question, more) => { const one = it.begin(); one.turns.push({ question, ...more }); it.keep(one); };"
+
+
+def test_a_conversation_without_end_does_not_push_out_all_others(run: Any) -> None:
+    kept = run(
+        "conversations",
+        f"""(() => {{
+          {_ASKED}
+          asked('Kurz?');
+          asked('x'.repeat(6_000_000));
+          const kept = Object.values(localStorage).map((value) => JSON.parse(value).turns[0].question);
+          it.forgetAll();
+          return kept;
+        }})()""",
+    )
+    assert kept == ["Kurz?"]
+
+
+def test_the_hits_of_an_answer_are_kept_once(run: Any) -> None:
+    kept = run(
+        "conversations",
+        f"""(() => {{
+          {_ASKED}
+          asked('Kurz?', {{ status: 'answered', hits: ['eine Stelle'], answer: {{ hits: ['eine Stelle'] }} }});
+          asked('Lang?', {{ status: 'reading', hits: ['eine Stelle'], answer: null }});
+          const kept = Object.values(localStorage).map((value) => value.split('eine Stelle').length - 1);
+          it.forgetAll();
+          return kept;
+        }})()""",
+    )
+    assert kept == [1, 1]

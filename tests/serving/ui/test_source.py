@@ -137,3 +137,42 @@ def test_a_document_that_is_gone_is_said_to_be(visit: Any, fake: Any, ask: Any) 
     page.goto(page.url.split("#")[0] + "#/documents/0123456789abcdef")
     page.wait_for_selector("main >> text=Dieses Dokument ist nicht mehr da")
     page.complaints.clear()
+
+
+def test_words_that_have_moved_are_marked_where_they_stand_now(visit: Any, fake: Any, ask: Any, server: Any) -> None:
+    page = visit()
+    ask(page, "Was gilt?")
+    travel = fake.documents[0]
+    travel["text"] = "Ganz neu 🎉, mit noch einem Absatz.\n\n" + travel["text"]
+    now = travel["text"].index(server.LINE)
+    with page.expect_request(f"**/pages/*.png?start={now}&*"):
+        page.click(".quote h3 a >> nth=0")
+    assert f"start={now}&" in page.get_attribute("#source footer a >> nth=0", "href")
+    page.click("[role=tab] >> text=Text")
+    page.wait_for_selector("#source mark")
+    assert page.locator("#source mark").all_text_contents() == [server.LINE]
+    assert page.locator("#source .problem").count() == 0
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_other_words_are_not_marked_in_place_of_the_quote(
+    visit: Any, fake: Any, ask: Any, eventually: Any, number: int
+) -> None:
+    page = visit()
+    pictures: list[str] = []
+    page.on("request", lambda asked: pictures.append(asked.url) if ".png" in asked.url else None)
+    ask(page, "Was gilt?")
+    # As long as before, so that everything still stands at its old place; and kept by the browser over a reload.
+    for old, new in (("0,30 Euro", "0,38 Euro"), ("sechs Wochen", "sieben Tage.")):
+        fake.documents[number]["text"] = fake.documents[number]["text"].replace(old, new)
+    page.reload()
+    page.click(f".quote h3 a >> nth={number}")
+    page.wait_for_selector("#source .problem >> text=hat sich geändert")
+    assert "start=" not in page.get_attribute("#source footer a >> nth=0", "href")
+    if number == 0:
+        eventually(page, lambda: bool(pictures))
+        assert not any("start=" in picture for picture in pictures)
+        assert "markiert" not in page.get_attribute(".page-picture", "alt")
+        page.click("[role=tab] >> text=Text")
+    page.wait_for_selector("#source .text >> text=/Reisekosten|Notizen/")
+    assert page.locator("#source mark").count() == 0
