@@ -54,7 +54,7 @@ demo: install
 	@echo
 	BELEG_DATA_DIR=$(DEMO_DATA) $(BIN)/beleg ask "How long must I wait before touching the DSH-2 after the power is off?"
 	@echo
-	@echo "Now over HTTP; Ctrl-C ends it. Try:"
+	@echo "Now on the web page http://localhost:$(DEMO_PORT) and over HTTP; Ctrl-C ends it. Try:"
 	@echo "  curl -s localhost:$(DEMO_PORT)/v1/ask -H 'content-type: application/json' -d '{\"question\": \"Wie hoch ist die Kilometerpauschale?\"}'"
 	BELEG_DATA_DIR=$(DEMO_DATA) BELEG_PORT=$(DEMO_PORT) $(BIN)/beleg serve
 

@@ -121,7 +121,7 @@ def convert_adapter(
     script = converter_folder() / "convert_lora_to_gguf.py"
     with _partial(out) as partial, tempfile.TemporaryDirectory(prefix="beleg-lora-") as name:
         _write_scaled(adapter, Path(name))
-        command = [str(script), name, "--base", str(base_config), "--outtype", "f32", "--outfile", str(partial)]
+        command = [str(script), name, "--base", str(base_config), "--outtype", "f16", "--outfile", str(partial)]
         _run(command, partial, timeout_s, on_progress)
     return out
 
