@@ -388,7 +388,7 @@ def test_the_api_key_is_told_to_nobody(beleg: Beleg, data: Path) -> None:
 def test_a_healthy_doctor(beleg: Beleg, data: Path) -> None:
     done = beleg("doctor", "--json", data_dir=data)
     findings = json.loads(done.stdout)
-    assert [item["name"] for item in findings] == ["packages", "encoder", "reader", "store", "engine", "index"]
+    assert [item["name"] for item in findings] == ["packages", "encoder", "reader", "store", "engine", "index", "scans"]
     assert all(item["ok"] for item in findings), findings
     assert done.returncode == 0
 
