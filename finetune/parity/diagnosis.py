@@ -100,11 +100,16 @@ def of_adapter_file(adapter: Adapter, file: Path) -> Finding | None:
     )
 
 
+_LONGER = 5
+"""Quantised weights alone go further wrong on a full context: 1.1 times (q8_0) and 2.8 times (q4_k_m) as far as on short prompts.
+What is cut off goes wrong hundreds of times as far."""
+
+
 def of_length(found: Divergence, bound: Bound) -> Finding | None:
     """Say whether only long prompts go wrong."""
     if found.short_kl is None or found.full_kl is None:
         return None
-    if found.full_kl <= bound.mean_kl or found.short_kl > bound.mean_kl:
+    if found.full_kl <= max(bound.mean_kl, _LONGER * found.short_kl) or found.short_kl > bound.mean_kl:
         return None
     return Finding(
         Cause.TRUNCATED,
