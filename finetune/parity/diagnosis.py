@@ -101,7 +101,7 @@ def of_adapter_file(adapter: Adapter, file: Path) -> Finding | None:
 
 
 _LONGER = 5
-"""Quantised weights alone go further wrong on a full context: 1.1 times (q8_0) and 2.8 times (q4_k_m) as far as on short prompts.
+"""Coarse weights alone go further wrong on a full context, 1.1 times (q8_0) and 2.8 times (q4_k_m) as far as on short prompts.
 What is cut off goes wrong hundreds of times as far."""
 
 

@@ -105,7 +105,8 @@ def test_ranks_and_alphas_of_single_layers(tiny_base: Path, make_lora: Callable[
         written = tensors[f"blk.{layer}.attn_q.weight.lora_b"]
         scale = alpha.contents() / int(written.shape[0])
         original = weights[f"base_model.model.model.layers.{layer}.self_attn.q_proj.lora_B.weight"]
-        assert np.linalg.norm(written.data.astype(np.float32)) * scale == pytest.approx(np.linalg.norm(original) * meant, rel=1e-3)
+        found = np.linalg.norm(written.data.astype(np.float32))
+        assert found * scale == pytest.approx(np.linalg.norm(original) * meant, rel=1e-3)
 
 
 def test_what_an_adapter_file_cannot_hold(tiny_base: Path, make_lora: Callable[..., Path], tmp_path: Path) -> None:
