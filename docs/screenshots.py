@@ -40,6 +40,7 @@ def main(url: str) -> None:
             ("desktop", "de", DESKTOP),
             ("desktop-dark", "en", {**DESKTOP, "color_scheme": "dark"}),
             ("phone", "en", PHONE),
+            ("phone-dark", "de", {**PHONE, "color_scheme": "dark"}),
         ):
             with _opened(browser, url, language, options) as page:
                 _walk(page, language, lambda state, page=page, name=name: _keep(page, f"{name}-{state}"))

@@ -126,7 +126,12 @@ def _asked(heading: str) -> str | None:
 def _made(topic: str, heading: Heading, document: Document, names: Set[str]) -> str | None:
     """Return a question about what a heading names, if that is a thing and some sentences below it tell of it."""
     below = document.text[heading.end : heading.end + _LONGEST_BELOW].lstrip().partition("\n")[0]
-    if heading.level == 1 or len(topic) < _SHORTEST or topic.casefold() in _SAYS_NOTHING or not _SENTENCE.match(below):
+    if (
+        heading.level == 1
+        or len(topic) < _SHORTEST
+        or _SAYS_NOTHING.issuperset(re.split(" und | and ", topic.casefold()))
+        or not _SENTENCE.match(below)
+    ):
         return None
     if document.language == "de" and _GERMAN_TOPIC.fullmatch(topic):
         return f"Was gilt zum Thema {topic}?"
