@@ -48,8 +48,8 @@ install-programs:
 llama:
 	$(PIP) install -q -c constraints.txt --no-cache-dir --force-reinstall --no-deps llama-cpp-python
 
+# One document is a scan: without Tesseract it is left out, with exit code 3.
 demo: install
-	# One document is a scan: without Tesseract it is left out, with exit code 3.
 	BELEG_DATA_DIR=$(DEMO_DATA) $(BIN)/beleg index examples/handbook || [ $$? -eq 3 ]
 	@echo
 	BELEG_DATA_DIR=$(DEMO_DATA) $(BIN)/beleg ask "How long must I wait before touching the DSH-2 after the power is off?"
